@@ -1,0 +1,1 @@
+"""Meta-learned optimizers on disk: theta and the card that says what it is."""

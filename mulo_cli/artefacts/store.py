@@ -1,0 +1,99 @@
+"""Writing and reading an artefact: one directory of `card.json`, `theta/` and `theta_last/`.
+
+Both thetas are Orbax checkpoints. A directory is written beside its place and moved there when it
+is complete, so that an artefact is there whole or not at all.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import orbax.checkpoint as ocp
+
+from mulo_cli.artefacts.card import Card, read_card, to_json
+from mulo_cli.artefacts.trees import first_line, on_first_device, tree_checksum
+from mulo_cli.errors import ArtefactError, OutputError
+from mulo_cli.types import Theta
+
+CARD = "card.json"
+THETA = "theta"
+THETA_LAST = "theta_last"
+
+
+def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta) -> None:
+    """Write an artefact, replacing one that is there.
+
+    Raises:
+        OutputError: it could not be written; a former artefact is still there.
+    """
+    draft = path.with_name(f".{path.name}.draft").absolute()
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(draft / THETA, theta)
+            checkpointer.wait_until_finished()
+            checkpointer.save(draft / THETA_LAST, theta_last)
+        (draft / CARD).write_text(to_json(card), "utf-8")
+        shutil.rmtree(path, ignore_errors=True)
+        draft.rename(path)
+    except Exception as error:  # Orbax raises many kinds; whatever it was, the artefact is not there
+        shutil.rmtree(draft, ignore_errors=True)
+        raise OutputError(
+            f"cannot write the artefact {str(path)!r}: {first_line(error)}",
+            "free some space or choose another place; the run's checkpoints are untouched",
+        ) from error
+
+
+def find_artefact(path: Path) -> Path:
+    """Return the artefact directory that a path means: itself, or that of a finished run.
+
+    Raises:
+        ArtefactError: there is none.
+    """
+    for candidate in (path, path / "artefact"):
+        if (candidate / CARD).exists():
+            return candidate
+    if (path / "recipe.toml").exists():
+        raise ArtefactError(
+            f"the run in {str(path)!r} has not finished: it has no artefact yet",
+            "resume it with the command that started it",
+        )
+    what = "holds no artefact" if path.exists() else "does not exist"
+    raise ArtefactError(
+        f"{str(path)!r} {what}",
+        "give the --out directory of a finished `mulo meta-train`, or an artefact directory",
+    )
+
+
+def load_theta(path: Path, card: Card, expected: Callable[[Card], Theta]) -> Theta:
+    """Read the theta that a card describes.
+
+    Args:
+        path: the artefact directory.
+        card: read from it.
+        expected: card -> shapes and types that theta must have.
+
+    Raises:
+        ArtefactError: half-written, of other shapes, or not the numbers of the card's checksum.
+    """
+    abstract = expected(card)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            theta = checkpointer.restore((path / THETA).absolute(), on_first_device(abstract))
+    except Exception as error:  # Orbax raises many kinds for missing, torn and misshapen files
+        raise ArtefactError(
+            f"theta of {str(path)!r} cannot be read: {first_line(error)}",
+            "the artefact is incomplete or of another architecture; write it again",
+        ) from error
+    if tree_checksum(theta) != card.checksum:
+        raise ArtefactError(
+            f"theta of {str(path)!r} is not what its card says (checksum differs)",
+            "the artefact is damaged; write it again",
+        )
+    return theta
+
+
+def load_card(path: Path) -> Card:
+    """Read the card of an artefact directory."""
+    return read_card(path / CARD)

@@ -1,0 +1,79 @@
+"""`mulo`: its commands, and what happens around every one of them."""
+
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from mulo_cli.cli.commands.coord_check import coord_check
+from mulo_cli.cli.commands.evaluate import EXAMPLES as EVALUATE_EXAMPLES
+from mulo_cli.cli.commands.evaluate import evaluate
+from mulo_cli.cli.commands.meta_train import EXAMPLES as META_TRAIN_EXAMPLES
+from mulo_cli.cli.commands.meta_train import meta_train
+from mulo_cli.cli.commands.rank import rank
+from mulo_cli.cli.commands.tune_adam import tune_adam
+from mulo_cli.cli.outcome import ExitCode, Outcome
+from mulo_cli.cli.render import (
+    close_quietly,
+    render_crash,
+    render_error,
+    render_outcome,
+    render_usage_error,
+)
+from mulo_cli.cli.terminal import Terminal
+from mulo_cli.errors import MuloError
+
+app = typer.Typer(
+    name="mulo",
+    help="Learned optimizers that keep working when networks grow.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("meta-train", epilog=META_TRAIN_EXAMPLES)(meta_train)
+app.command("evaluate", epilog=EVALUATE_EXAMPLES)(evaluate)
+app.command("coord-check")(coord_check)
+app.command("tune-adam")(tune_adam)
+app.command("rank")(rank)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mulo {metadata.version('mulo-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    del version  # its callback has done everything
+
+
+def main() -> None:
+    """Run the command line and exit with the command's code."""
+    sys.exit(run(Terminal()))
+
+
+def run(terminal: Terminal) -> int:
+    """Run one command; return its exit code. Nothing ends in a traceback."""
+    try:
+        result = app(standalone_mode=False)
+        if isinstance(result, Outcome):
+            return render_outcome(terminal, result)
+        return int(result or ExitCode.DONE)
+    except MuloError as error:
+        return render_error(terminal, error)
+    except typer.TyperException as error:
+        return render_usage_error(terminal, error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return close_quietly()
+    except Exception as error:
+        return render_crash(terminal, error)

@@ -1,0 +1,232 @@
+"""`mulo meta-train`: meta-train a learned optimizer, watch it, stop it, resume it."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mulo_cli.cli.outcome import Outcome
+from mulo_cli.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from mulo_cli.meta_training.meta_loop import Ended
+    from mulo_cli.recipes.schema import Recipe
+    from mulo_cli.results.run_directory import RunDirectory
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+mulo meta-train --recipe multi-width
+
+mulo meta-train --recipe multi-width --parametrization sp --out runs/lo-m
+
+mulo meta-train --recipe multi-width --scale paper --dry-run
+
+mulo meta-train --set meta_optimizer.steps=100 --set task.widths=\\[16,64]
+"""
+
+
+def meta_train(
+    recipe: Annotated[
+        str, typer.Option(help="multi-width, single-width, or the path of a TOML file.")
+    ] = "multi-width",
+    parametrization: Annotated[
+        Literal["mup", "sp"] | None,
+        typer.Option(help="Parametrization of the networks; the recipe's own by default (mup)."),
+    ] = None,
+    scale: Annotated[
+        Literal["desk", "paper"] | None,
+        typer.Option(
+            help="desk: minutes on a laptop, on data that is always there. paper: the papers' "
+            "setting to the letter. The recipe's own by default (desk)."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run directory.", show_default="runs/RECIPE-PARAMETRIZATION-SCALE-seedSEED"
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any setting (repeatable)."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the resolved recipe and what it costs; run nothing."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run in --out and start anew.")
+    ] = False,
+) -> Outcome:
+    """Meta-train a learned optimizer by persistent evolution strategies.
+
+    The same command again resumes a run that was interrupted, to the same bits. Ctrl-C saves first.
+    """
+    from mulo_cli.recipes.loading import load_recipe
+    from mulo_cli.results.run_directory import RunDirectory
+
+    resolved = load_recipe(recipe, scale, parametrization, set_ or ())
+    terminal = Terminal()
+    if dry_run:
+        return _dry_run(terminal, resolved)
+    directory = RunDirectory(out or default_out(resolved))
+    if overwrite:
+        directory.clear()
+    if directory.exists():
+        refuse_other_recipe(directory, resolved)
+        if directory.finished():
+            return _already_finished(directory)
+    return _run(terminal, resolved, directory)
+
+
+def default_out(recipe: "Recipe") -> Path:
+    """Return where a run goes that was given no --out."""
+    name = f"{recipe.name}-{recipe.parametrization}-{recipe.scale}-seed{recipe.seed}"
+    return Path("runs") / name
+
+
+def refuse_other_recipe(directory: "RunDirectory", recipe: "Recipe") -> None:
+    """Stop before a run is continued with settings that would give another result.
+
+    Raises:
+        UsageError: the recipes differ; the message shows in what.
+    """
+    from mulo_cli.errors import UsageError
+    from mulo_cli.recipes.loading import load_recipe
+    from mulo_cli.recipes.schema import as_dict, differences
+
+    former = load_recipe(str(directory.recipe))
+    changes = differences(as_dict(former), as_dict(recipe))
+    if changes:
+        raise UsageError(
+            f"the run in {str(directory.root)!r} has another recipe: {'; '.join(changes)}",
+            "give the settings it was started with, another --out, or --overwrite to start anew",
+        )
+
+
+def _run(terminal: Terminal, recipe: "Recipe", directory: "RunDirectory") -> Outcome:
+    """Prepare the directory, run the engine, and write the artefact if it finished."""
+    from mulo_cli.cli.interrupts import stop_request
+    from mulo_cli.recipes.loading import to_toml
+
+    started = time.monotonic()
+    directory.create()
+    with stop_request(terminal) as request:
+        terminal.info(f"meta-training {recipe.name} ({recipe.parametrization}) in {directory.root}")
+        import jax
+
+        from mulo_cli.assembly import build_meta_training
+        from mulo_cli.meta_training.checkpoints import Checkpoints
+        from mulo_cli.results.environment import describe_environment
+
+        training = build_meta_training(recipe)
+        directory.write_recipe(to_toml(recipe))
+        kinds = [device.device_kind for device in jax.devices()]
+        directory.write_environment(describe_environment(kinds))
+        checkpoints = Checkpoints(directory.checkpoints, recipe.checkpoint.keep)
+        ended = _watch(terminal, directory, training, checkpoints, request)
+        checkpoints.close()
+    if not ended.finished:
+        return _interrupted(directory, ended, training.steps, request.exit_code)
+    write_artefact(directory, recipe, ended)
+    return _finished(directory, recipe, ended, time.monotonic() - started)
+
+
+def _watch(
+    terminal: Terminal, directory: "RunDirectory", training: Any, checkpoints: Any, request: Any
+) -> "Ended":
+    """Drive the meta-loop: store each record, show how far it is, return its end."""
+    from mulo_cli.cli.progress import Seen, meta_progress
+    from mulo_cli.meta_training.meta_loop import Begun, Ended, meta_train
+
+    seen, progress = Seen(), meta_progress(terminal)
+    try:
+        for record in meta_train(training, checkpoints, request):
+            if isinstance(record, Begun):
+                _greet(terminal, directory, record)
+                seen.step = record.step
+                progress.start(record.step, training.steps)
+            elif isinstance(record, Ended):
+                return record
+            else:
+                directory.append(record)
+                seen.add(record)
+                progress.update(seen)
+    finally:
+        progress.stop()
+    raise AssertionError("the meta-loop ends with an Ended record")
+
+
+def _greet(terminal: Terminal, directory: "RunDirectory", begun: Any) -> None:
+    """Say from where a run goes on, and forget the records of steps that will be done again."""
+    for step in begun.damaged_checkpoints:
+        terminal.warning(f"checkpoint {step} is damaged; it was put aside as damaged-{step}")
+    if begun.step:
+        terminal.info(f"resuming after meta-step {begun.step}")
+    directory.rewind_metrics(begun.step)
+
+
+def write_artefact(directory: "RunDirectory", recipe: "Recipe", ended: "Ended") -> None:
+    """Write the best theta, the last one, and the card."""
+    from mulo_cli.artefacts.store import save_artefact
+    from mulo_cli.artefacts.trees import tree_checksum
+    from mulo_cli.assembly import build_card
+
+    checksums = {"best": tree_checksum(ended.best.theta), "last": ended.checksum}
+    card = build_card(recipe, ended.best, checksums)
+    save_artefact(directory.artefact, card, ended.best.theta, ended.theta)
+
+
+def _finished(
+    directory: "RunDirectory", recipe: "Recipe", ended: "Ended", seconds: float
+) -> Outcome:
+    what = f"{recipe.name} ({recipe.parametrization}): {ended.step} meta-steps in {seconds:.0f} s"
+    best = f"best meta-validation loss {float(ended.best.loss):.4f} (step {int(ended.best.step)})"
+    return Outcome(
+        (
+            f"{what}, {best}; saved in {directory.artefact}; "
+            f"next: mulo evaluate --optimizer {directory.root}",
+        )
+    )
+
+
+def _interrupted(directory: "RunDirectory", ended: "Ended", total: int, code: Any) -> Outcome:
+    return Outcome(
+        (
+            f"stopped after meta-step {ended.step} of {total}, saved in {directory.checkpoints}; "
+            "the same command resumes it",
+        ),
+        code,
+    )
+
+
+def _already_finished(directory: "RunDirectory") -> Outcome:
+    return Outcome(
+        (
+            f"the run in {directory.root} has finished already, nothing was done; next: mulo "
+            f"evaluate --optimizer {directory.root} (or --overwrite to train it anew)",
+        )
+    )
+
+
+def _dry_run(terminal: Terminal, recipe: "Recipe") -> Outcome:
+    """Print the recipe and its budget: for people, or as one JSON object in a pipe."""
+    from mulo_cli.assembly import build_meta_training
+    from mulo_cli.cli.tables import budget_facts, facts_table
+    from mulo_cli.meta_training.budget import estimate_budget, estimate_seconds
+    from mulo_cli.recipes.loading import to_toml
+    from mulo_cli.recipes.schema import as_dict, digest
+    from mulo_cli.results.records import to_plain
+
+    budget = estimate_budget(build_meta_training(recipe, with_data=False))
+    seconds = estimate_seconds(budget)
+    if terminal.piped:
+        plain = {"recipe": as_dict(recipe), "digest": digest(recipe), "budget": to_plain(budget)}
+        terminal.line(json.dumps({**plain, "estimated_seconds": seconds}))
+    else:
+        terminal.result(to_toml(recipe))
+        terminal.result(facts_table(budget_facts(budget, seconds)))
+    return Outcome()

@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM as a request to save and end; a second one ends at once."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from mulo_cli.cli.outcome import ExitCode
+from mulo_cli.cli.terminal import Terminal
+
+EXIT_CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+
+
+class StopRequest:
+    """Whether, and by which signal, somebody asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Of a command that was stopped."""
+        return ExitCode.DONE if self.signal is None else EXIT_CODES[self.signal]
+
+
+@contextmanager
+def stop_request(terminal: Terminal) -> Iterator[StopRequest]:
+    """Turn the first signal into a request for as long as the context lasts."""
+    request = StopRequest()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del frame
+        if request():
+            raise KeyboardInterrupt
+        request.signal = signal.Signals(number)
+        terminal.info(f"{request.signal.name}: saving after this step (again to end at once)")
+
+    former = {number: signal.signal(number, on_signal) for number in EXIT_CODES}
+    try:
+        yield request
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

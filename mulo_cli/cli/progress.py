@@ -1,0 +1,138 @@
+"""Progress of a meta-training: a live bar on a terminal, a plain line now and then elsewhere."""
+
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from mulo_cli.cli.tables import with_unit
+from mulo_cli.cli.terminal import Terminal
+from mulo_cli.results.records import MetaStepRecord, ValidationRecord
+
+SMOOTHING = 0.9
+"""Decay of the running mean of meta-losses that is shown."""
+
+PLAIN_SECONDS = 15.0
+"""Between two plain lines."""
+
+
+class MetaProgress(Protocol):
+    """A display of a meta-training; what is shown can be read off `describe`."""
+
+    def start(self, step: int, total: int) -> None: ...
+    def update(self, seen: "Seen") -> None: ...
+    def stop(self) -> None: ...
+
+
+class Seen:
+    """What has been seen of a run so far: smoothed meta-loss, best validation, speed."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.meta_loss: float | None = None
+        self.validation: float | None = None
+        self.best: tuple[float, int] | None = None
+        self.rate: float | None = None
+        self.fresh_validation = False
+
+    def add(self, record: MetaStepRecord | ValidationRecord) -> None:
+        """Take in one record."""
+        self.fresh_validation = isinstance(record, ValidationRecord)
+        if isinstance(record, ValidationRecord):
+            self.validation = sum(record.mean_loss.values()) / len(record.mean_loss)
+            if record.best:
+                self.best = (self.validation, record.step)
+            return
+        self.step = record.step + 1
+        self.meta_loss = _smooth(self.meta_loss, record.meta_loss)
+        self.rate = record.inner_steps_per_second
+
+    def describe(self) -> str:
+        """Return everything in one line."""
+        parts = []
+        if self.meta_loss is not None:
+            parts.append(f"meta-loss {self.meta_loss:.3f}")
+        if self.best is not None:
+            parts.append(f"best validation {self.best[0]:.3f} (step {self.best[1]})")
+        if self.rate is not None:
+            parts.append(f"{with_unit(self.rate)} inner steps/s")
+        return " · ".join(parts) or "compiling"
+
+
+class LiveProgress:
+    """A bar on a terminal's stderr; it vanishes at the end and leaves the summary line."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=terminal.err,
+            transient=True,
+        )
+
+    def start(self, step: int, total: int) -> None:
+        """Show the bar."""
+        self._task = self._progress.add_task("compiling", total=total, completed=step)
+        self._progress.start()
+
+    def update(self, seen: Seen) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=seen.step, description=seen.describe())
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+
+class PlainProgress:
+    """A line at each validation, and every so often between them."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._total = 0
+        self._next = 0.0
+
+    def start(self, step: int, total: int) -> None:
+        """Say where the run begins."""
+        self._total = total
+        self._began, self._first = time.monotonic(), step
+
+    def update(self, seen: Seen) -> None:
+        """Write a line if there is something to say, or it is time."""
+        now = time.monotonic()
+        if not seen.fresh_validation and now < self._next:
+            return
+        self._next = now + PLAIN_SECONDS
+        done = seen.step - self._first
+        left = (now - self._began) / done * (self._total - seen.step) if done > 0 else None
+        eta = f" · about {left:.0f} s left" if left else ""
+        validation = f" · validation {seen.validation:.3f}" if seen.fresh_validation else ""
+        self._terminal.info(
+            f"meta-step {seen.step}/{self._total}{validation} · {seen.describe()}{eta}"
+        )
+
+    def stop(self) -> None:
+        """Nothing is left to remove."""
+
+
+def meta_progress(terminal: Terminal) -> MetaProgress:
+    """Return the display that fits the terminal."""
+    return LiveProgress(terminal) if terminal.interactive else PlainProgress(terminal)
+
+
+def _smooth(average: float | None, by_task: Mapping[str, float]) -> float:
+    mean = sum(by_task.values()) / len(by_task)
+    return mean if average is None else SMOOTHING * average + (1 - SMOOTHING) * mean

@@ -1,0 +1,49 @@
+"""The one place where a command's end, or its error, becomes text and an exit code."""
+
+import os
+import sys
+import traceback
+
+from mulo_cli.cli.outcome import ExitCode, Outcome
+from mulo_cli.cli.terminal import Terminal
+from mulo_cli.errors import MuloError
+
+DEBUG_VARIABLE = "MULO_DEBUG"
+
+
+def render_outcome(terminal: Terminal, outcome: Outcome) -> int:
+    """Print the summary; return the exit code."""
+    terminal.summary(outcome.summary)
+    return outcome.exit_code
+
+
+def render_error(terminal: Terminal, error: MuloError) -> int:
+    """Print an error of ours and its hint; return the exit code."""
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exc()
+    terminal.error(error.message, error.hint)
+    return error.exit_code
+
+
+def render_usage_error(terminal: Terminal, message: str) -> int:
+    """Print what was wrong with the command line; return the exit code."""
+    terminal.error(message.rstrip("."), "`mulo --help` and `mulo COMMAND --help` show what there is")
+    return ExitCode.USAGE
+
+
+def render_crash(terminal: Terminal, error: Exception) -> int:
+    """Print an error nobody foresaw, without its traceback unless asked for."""
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exc()
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    terminal.error(
+        f"unexpected {type(error).__name__}: {first_line}",
+        f"this is a defect of mulo; {DEBUG_VARIABLE}=1 shows where it happened",
+    )
+    return ExitCode.FAILED
+
+
+def close_quietly() -> int:
+    """The reader of our pipe has left: say nothing more, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.CLOSED_PIPE

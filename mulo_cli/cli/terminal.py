@@ -1,0 +1,57 @@
+"""The two streams and their look: results on stdout, everything else on stderr.
+
+Colour never carries meaning alone; rich obeys NO_COLOR. Nothing else in the package prints.
+"""
+
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+
+class Terminal:
+    """Says things to people; methods are intentions, styles are decided here."""
+
+    def __init__(self) -> None:
+        self.out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody watches stderr: only then is progress drawn."""
+        return self.err.is_terminal
+
+    @property
+    def piped(self) -> bool:
+        """Whether stdout goes to another program: then results are JSON lines."""
+        return not self.out.is_terminal
+
+    def result(self, renderable: RenderableType) -> None:
+        """Show a result to a person."""
+        self.out.print(renderable)
+
+    def line(self, text: str) -> None:
+        """Write one line of data, at once."""
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def summary(self, lines: Iterable[str]) -> None:
+        """Write the closing lines of a command."""
+        for text in lines:
+            self.out.print(text)
+
+    def info(self, text: str) -> None:
+        """Say what is going on."""
+        self.err.print(text)
+
+    def warning(self, text: str) -> None:
+        """Say what the user should know though it stops nothing."""
+        self.err.print(Text.assemble(("warning", "yellow"), f": {text}"))
+
+    def error(self, message: str, hint: str | None) -> None:
+        """Say what went wrong, and what to do about it."""
+        self.err.print(Text.assemble(("error", "bold red"), f": {message}"))
+        if hint:
+            self.err.print()
+            self.err.print(Text.assemble(("hint", "cyan"), f": {hint}"))

@@ -1,0 +1,1 @@
+"""Data sets: arrays at rest, and batches that are pure functions of a key and a step."""

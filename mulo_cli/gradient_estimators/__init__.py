@@ -1,0 +1,1 @@
+"""Estimators of the meta-gradient from losses of perturbed unrolls."""

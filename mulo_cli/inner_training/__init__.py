@@ -1,0 +1,1 @@
+"""One training of one network: its state, one step, and many steps."""

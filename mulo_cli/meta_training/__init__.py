@@ -1,0 +1,1 @@
+"""Meta-training: from gradient estimates to better meta-parameters."""

@@ -1,0 +1,202 @@
+"""The meta-loop: step, validate, save; a generator of records that can be stopped and resumed."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mulo_cli.artefacts.trees import tree_checksum
+from mulo_cli.errors import NumericalError
+from mulo_cli.gradient_estimators.base import GradientEstimator
+from mulo_cli.learned_optimizers.base import LearnedOptimizer
+from mulo_cli.meta_training.checkpoints import BestTheta, Checkpoints, RunState
+from mulo_cli.meta_training.meta_step import (
+    MetaStepInfo,
+    make_init,
+    make_meta_step,
+)
+from mulo_cli.meta_training.validation import ValidationConfig, ValidationLosses, make_validators
+from mulo_cli.mup.roles import leaf_name
+from mulo_cli.results.records import MetaStepRecord, ValidationRecord
+from mulo_cli.tasks.base import Task
+from mulo_cli.types import Theta
+
+
+@dataclass(frozen=True)
+class MetaTraining:
+    """Everything static of a meta-training.
+
+    Attributes:
+        tasks: one per width.
+        learned_optimizer: what is meta-trained.
+        estimators: one per task.
+        optimizer: of theta.
+        validation: when and how theta is validated.
+        steps: meta-steps in all.
+        seed: root of all randomness.
+        checkpoint_every: meta-steps between checkpoints.
+        inner_steps: inner steps of one meta-step, all runs together.
+    """
+
+    tasks: tuple[Task, ...]
+    learned_optimizer: LearnedOptimizer
+    estimators: tuple[GradientEstimator, ...]
+    optimizer: optax.GradientTransformation
+    validation: ValidationConfig
+    steps: int
+    seed: int
+    checkpoint_every: int
+    inner_steps: int
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The first record: where the run begins."""
+
+    step: int
+    damaged_checkpoints: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last record: the run is finished, or was saved because somebody asked it to stop."""
+
+    step: int
+    finished: bool
+    best: BestTheta
+    theta: Theta
+    checksum: str
+    """Of the last theta."""
+
+
+MetaRecord: TypeAlias = Begun | MetaStepRecord | ValidationRecord | Ended
+
+
+def meta_train(
+    training: MetaTraining, checkpoints: Checkpoints, should_stop: Callable[[], bool]
+) -> Iterator[MetaRecord]:
+    """Meta-train from the newest checkpoint, or from the beginning, to the end.
+
+    The randomness of a step is a function of the seed and the step, and everything else the step
+    depends on is in the checkpoint: a resumed run ends with the same bits as an uninterrupted one.
+
+    Args:
+        training: what to do.
+        checkpoints: where the run is saved.
+        should_stop: asked after every record; when it says yes the run is saved and ends.
+
+    Yields:
+        `Begun`, then meta-step and validation records, then `Ended`.
+
+    Raises:
+        NumericalError: theta is not finite any more.
+        CheckpointError: the run cannot be saved or read back.
+    """
+    root = jax.random.key(training.seed)
+    state, begun = _begin(training, checkpoints, root)
+    yield begun
+    meta_step = make_meta_step(training.estimators, training.optimizer)
+    validators = make_validators(training.tasks, training.learned_optimizer, training.validation)
+    data = tuple(jax.tree.map(jnp.asarray, task.data) for task in training.tasks)
+    step = begun.step
+    while not should_stop():
+        if _due(step, training.validation.every, training.steps):
+            losses = {
+                task.name: jax.device_get(validate(state.meta.theta, root, of_task))
+                for task, validate, of_task in zip(training.tasks, validators, data, strict=True)
+            }
+            state, record = _judge(state, losses, step)
+            yield record
+        if step == training.steps or should_stop():
+            break
+        started = time.perf_counter()
+        meta, info = meta_step(state.meta, root, data)
+        info = jax.device_get(info)
+        state = RunState(meta, state.best)
+        _refuse_non_finite(state.meta.theta, info)
+        rate = training.inner_steps / (time.perf_counter() - started)
+        yield _step_record(training.tasks, step, info, rate)
+        step += 1
+        if step % training.checkpoint_every == 0:
+            checkpoints.save(state)
+    if step % training.checkpoint_every or step == 0:
+        checkpoints.save(state)
+    yield Ended(
+        step=step,
+        finished=step == training.steps,
+        best=jax.device_get(state.best),
+        theta=jax.device_get(state.meta.theta),
+        checksum=tree_checksum(state.meta.theta),
+    )
+
+
+def _begin(
+    training: MetaTraining, checkpoints: Checkpoints, root: jax.Array
+) -> tuple[RunState, Begun]:
+    """Read the newest checkpoint back, or start anew."""
+    init = make_init(training.learned_optimizer, training.estimators, training.optimizer)
+
+    def init_run(root: jax.Array) -> RunState:
+        meta = init(root)
+        # a copy: the meta-step donates its theta
+        theta = jax.tree.map(jnp.copy, meta.theta)
+        return RunState(meta, BestTheta(theta, jnp.float32(jnp.inf), jnp.int32(0)))
+
+    restored = checkpoints.restore_latest(jax.eval_shape(init_run, root))
+    if restored is None:
+        return init_run(root), Begun(0, ())
+    return restored.state, Begun(int(restored.state.meta.step), restored.damaged)
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step % every == 0 or step == last
+
+
+def _judge(
+    state: RunState, losses: dict[str, ValidationLosses], step: int
+) -> tuple[RunState, ValidationRecord]:
+    """Keep theta if no earlier one had a lower loss averaged over tasks."""
+    loss = float(np.mean([task_losses.mean for task_losses in losses.values()]))
+    better = loss < float(state.best.loss)
+    if better:
+        theta = jax.tree.map(jnp.copy, state.meta.theta)
+        state = state._replace(best=BestTheta(theta, jnp.float32(loss), jnp.int32(step)))
+    record = ValidationRecord(
+        step=step,
+        mean_loss={task: float(of_task.mean) for task, of_task in losses.items()},
+        final_loss={task: float(of_task.final) for task, of_task in losses.items()},
+        best=better,
+    )
+    return state, record
+
+
+def _step_record(
+    tasks: tuple[Task, ...], step: int, info: MetaStepInfo, rate: float
+) -> MetaStepRecord:
+    estimates = {task.name: of_task for task, of_task in zip(tasks, info.estimates, strict=True)}
+    return MetaStepRecord(
+        step=step,
+        meta_loss={task: float(e.meta_loss) for task, e in estimates.items()},
+        gradient_norm=float(info.gradient_norm),
+        signal_to_noise={task: float(e.signal_to_noise) for task, e in estimates.items()},
+        perturbation_norm={task: float(e.perturbation_norm) for task, e in estimates.items()},
+        diverged_pairs={task: int(e.diverged_pairs) for task, e in estimates.items()},
+        inner_steps_per_second=rate,
+    )
+
+
+def _refuse_non_finite(theta: Theta, info: MetaStepInfo) -> None:
+    if np.isfinite(info.gradient_norm):
+        return
+    for path, leaf in jax.tree.leaves_with_path(jax.device_get(theta)):
+        if not np.isfinite(leaf).all():
+            raise NumericalError(
+                f"meta-parameter {leaf_name(path)!r} is not finite after a meta-step",
+                "the last checkpoint is from before; lower meta_optimizer.learning_rate or "
+                "estimator.sigma and start anew",
+            )

@@ -1,0 +1,45 @@
+"""The optimizer of the learned optimizer's own parameters.
+
+muLO (B. Therien et al., 2025), appendix C: AdamW with linear warm-up and cosine annealing,
+gradients clipped to a global norm before AdamW sees them.
+"""
+
+from dataclasses import dataclass
+
+import optax
+
+
+@dataclass(frozen=True)
+class MetaOptimizerConfig:
+    """Settings of AdamW on theta.
+
+    Attributes:
+        steps: meta-steps in all, warm-up included.
+        warmup_steps: meta-steps of linear warm-up from 0.
+        learning_rate: rate at the end of the warm-up.
+        final_learning_rate: rate at the end of the cosine.
+        weight_decay: AdamW's decoupled decay.
+        clip_norm: largest global norm of a meta-gradient.
+    """
+
+    steps: int
+    warmup_steps: int
+    learning_rate: float
+    final_learning_rate: float
+    weight_decay: float
+    clip_norm: float
+
+
+def meta_optimizer(config: MetaOptimizerConfig) -> optax.GradientTransformation:
+    """Build the meta-optimizer."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=config.steps,
+        end_value=config.final_learning_rate,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(schedule, weight_decay=config.weight_decay),
+    )

@@ -1,0 +1,79 @@
+"""Meta-validation: what the current theta does to networks that meta-training never sees.
+
+The networks' initialisations and data orders come from a key of their own, the same at every
+validation, so that two thetas are compared on equal terms.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mulo_cli.inner_training.state import init_inner_state
+from mulo_cli.inner_training.unroll import unroll
+from mulo_cli.learned_optimizers.base import LearnedOptimizer
+from mulo_cli.tasks.base import Task
+from mulo_cli.tasks.losses import bounded
+from mulo_cli.types import Data, PRNGKey, Theta
+
+KEY_NUMBER = 2**31 - 1
+"""Folded into the root key for validation; beyond any meta-step."""
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """When and how theta is validated.
+
+    Attributes:
+        every: meta-steps between validations (theta before the first and after the last step are
+            always validated).
+        seeds: networks trained per task.
+        steps: inner steps of each training.
+        window: last steps whose mean is the final loss.
+    """
+
+    every: int
+    seeds: int
+    steps: int
+    window: int
+
+
+class ValidationLosses(NamedTuple):
+    """Losses of one task, bounded like those of meta-training, averaged over seeds."""
+
+    mean: Float[Array, ""]
+    """Over all steps: what meta-training minimises, and what the best theta is chosen by."""
+    final: Float[Array, ""]
+    """Over the last `window` steps."""
+
+
+Validate: TypeAlias = Callable[[Theta, PRNGKey, Data], ValidationLosses]
+
+
+def make_validators(
+    tasks: Sequence[Task], learned_optimizer: LearnedOptimizer, config: ValidationConfig
+) -> tuple[Validate, ...]:
+    """Return one compiled function (theta, root key, data) -> losses per task."""
+    return tuple(_make_validator(task, learned_optimizer, config) for task in tasks)
+
+
+def _make_validator(
+    task: Task, learned_optimizer: LearnedOptimizer, config: ValidationConfig
+) -> Validate:
+    def validate(theta: Theta, root: PRNGKey, data: Data) -> ValidationLosses:
+        optimizer = learned_optimizer.build(theta, task.roles, jnp.int32(config.steps))
+        steps = jnp.arange(config.steps)
+
+        def train(key: PRNGKey) -> Float[Array, " steps"]:
+            key_init, key_data = jax.random.split(key)
+            state = init_inner_state(task, optimizer, key_init)
+            return unroll(task, optimizer, state, data, key_data, steps)[1]
+
+        keys = jax.random.split(jax.random.fold_in(root, KEY_NUMBER), config.seeds)
+        losses = bounded(jax.vmap(train)(keys), task.loss_ceiling)
+        return ValidationLosses(jnp.mean(losses), jnp.mean(losses[:, -config.window :]))
+
+    return jax.jit(validate)

@@ -1,0 +1,1 @@
+"""The Maximal Update Parametrization: roles of parameters, and what follows from them."""

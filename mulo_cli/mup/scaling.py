@@ -1,0 +1,33 @@
+"""muP for any optimizer: one small transformation that multiplies updates by their role's factor."""
+
+from typing import Any
+
+import jax
+import optax
+
+from mulo_cli.mup.roles import ParamRole, Roles
+from mulo_cli.mup.rules import Rule, adam_like
+
+
+def scale_by_mup(roles: Roles, rule: Rule = adam_like) -> optax.GradientTransformationExtraArgs:
+    """Multiply each update by `rule(role)`; put it after the optimizer, before weight decay.
+
+    Args:
+        roles: a tree of `ParamRole` with the structure of the params.
+        rule: role -> multiplier, from `mulo_cli.mup.rules`.
+    """
+
+    def update(updates: optax.Updates, state: optax.EmptyState, params=None, **extra: Any):
+        del params, extra
+        return jax.tree.map(lambda role, u: rule(role) * u, roles, updates, is_leaf=_is_role), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def multipliers(roles: Roles, rule: Rule = adam_like) -> Any:
+    """Return the tree of update multipliers, one float per parameter tensor."""
+    return jax.tree.map(rule, roles, is_leaf=_is_role)
+
+
+def _is_role(node: Any) -> bool:
+    return isinstance(node, ParamRole)

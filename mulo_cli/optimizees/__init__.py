@@ -1,0 +1,1 @@
+"""Networks to be trained: ordinary flax modules with a width field."""

@@ -1,0 +1,17 @@
+"""Every optimizee by name."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import flax.linen as nn
+
+from mulo_cli.optimizees.mlp import MLP
+
+
+class MakeOptimizee(Protocol):
+    """Build a network of a given width; the other fields describe the task."""
+
+    def __call__(self, *, width: int, depth: int, num_classes: int, mup: bool) -> nn.Module: ...
+
+
+OPTIMIZEES: Mapping[str, MakeOptimizee] = {"mlp": MLP}

@@ -1,0 +1,1 @@
+"""Hand-designed optimizers, made of optax, under standard parametrization and muP."""

@@ -1,0 +1,1 @@
+"""Recipes: everything a meta-training depends on, as data."""

@@ -1,0 +1,184 @@
+"""From a name or a file, a scale, a parametrization and overrides to a resolved recipe.
+
+A recipe file may say `extends = "multi-width"` and change a few settings; and it may hold
+`[variants.NAME...]` tables, of which those named after the scale, the parametrization and
+`scale-parametrization` are laid over it, in this order.
+"""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import TypeAdapter, ValidationError
+
+from mulo_cli.errors import RecipeError
+from mulo_cli.recipes.nearest import nearest_hint
+from mulo_cli.recipes.schema import Recipe, as_dict, flatten, known_keys
+
+LIBRARY = resources.files("mulo_cli.recipes") / "library"
+META_KEYS = ("extends", "variants")
+
+
+def library_names() -> list[str]:
+    """Return the names of the recipes that ship with the package."""
+    return sorted(f.name.removesuffix(".toml") for f in LIBRARY.iterdir() if f.name[-5:] == ".toml")
+
+
+def load_recipe(
+    reference: str,
+    scale: str | None = None,
+    parametrization: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Recipe:
+    """Resolve a recipe.
+
+    Args:
+        reference: a library name, or the path of a TOML file.
+        scale: variant to lay over it; None keeps the file's own.
+        parametrization: "mup" or "sp"; None keeps the file's own.
+        overrides: `section.key=value` each, the value in TOML (or a bare word).
+
+    Raises:
+        RecipeError: no such recipe, a malformed file, an unknown key, a value out of bounds.
+    """
+    raw = _read(reference)
+    values = _vary(raw, reference, scale, parametrization)
+    for override in overrides:
+        _set(values, *_parse_override(override))
+    return parse_recipe(values, reference)
+
+
+def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
+    """Check plain values against the schema; `origin` is named in errors."""
+    _refuse_unknown_keys(values, origin)
+    try:
+        # strict types, but tables as sections: pydantic's strict mode allows this for JSON only
+        return TypeAdapter(Recipe).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise _readable(error, origin) from None
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Write a resolved recipe as TOML that `load_recipe` reads back to the same recipe."""
+    return tomli_w.dumps(as_dict(recipe))
+
+
+def _read(reference: str, ancestors: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a recipe file, laid over what it extends."""
+    if reference in ancestors:
+        raise RecipeError(
+            f"recipe {reference!r} extends itself (through {' -> '.join(ancestors)})",
+            "remove one of the `extends` lines",
+        )
+    raw = _parse_file(reference)
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    if not isinstance(parent, str):
+        raise RecipeError(
+            f"extends = {parent!r} in {reference!r} is not a string",
+            'write the name of a recipe, for example extends = "multi-width"',
+        )
+    return _merge(_read(parent, (*ancestors, reference)), raw)
+
+
+def _parse_file(reference: str) -> dict[str, Any]:
+    try:
+        if reference in library_names():
+            return tomllib.loads((LIBRARY / f"{reference}.toml").read_text("utf-8"))
+        return tomllib.loads(Path(reference).read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(
+            f"recipe {reference!r} is not valid TOML: {error}", "mend the file at that place"
+        ) from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe {reference!r} is not a text file", "give a TOML file") from None
+    except OSError as error:
+        if reference.endswith(".toml") or "/" in reference:
+            raise RecipeError(
+                f"recipe {reference!r} cannot be read: {error.strerror}",
+                f"give a readable TOML file, or one of {', '.join(library_names())}",
+            ) from None
+        raise RecipeError(
+            f"there is no recipe {reference!r}",
+            nearest_hint(reference, library_names()) + ", or give the path of a TOML file",
+        ) from None
+
+
+def _vary(
+    raw: dict[str, Any], origin: str, scale: str | None, parametrization: str | None
+) -> dict[str, Any]:
+    """Lay the asked variants over a recipe's own settings."""
+    values = {key: value for key, value in raw.items() if key not in META_KEYS}
+    variants = raw.get("variants", {})
+    if not isinstance(variants, dict):
+        raise RecipeError(f"variants in {origin!r} is not a table", "write [variants.NAME.section]")
+    if scale is not None and scale != values.get("scale") and scale not in variants:
+        raise RecipeError(
+            f"recipe {origin!r} has no scale {scale!r}",
+            f"its variants are {', '.join(variants) or 'none'}; leave --scale away to take it as is",
+        )
+    values["scale"] = scale or values.get("scale", "custom")
+    values["parametrization"] = parametrization or values.get("parametrization", "mup")
+    chosen = (values["scale"], values["parametrization"])
+    for name in (*chosen, "-".join(map(str, chosen))):
+        values = _merge(values, variants.get(name, {}))
+    return values
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both_tables else value
+    return merged
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(
+            f"--set {override!r} is not of the form section.key=value",
+            "for example --set meta_optimizer.steps=50",
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    return key.strip(), value
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    if dotted not in known_keys():
+        raise RecipeError(f"unknown recipe key {dotted!r}", nearest_hint(dotted, known_keys()))
+    *sections, key = dotted.split(".")
+    for section in sections:
+        values[section] = dict(values.get(section, {}))
+        values = values[section]
+    values[key] = value
+
+
+def _refuse_unknown_keys(values: dict[str, Any], origin: str) -> None:
+    for key in flatten(values):
+        if key not in known_keys():
+            raise RecipeError(
+                f"unknown key {key!r} in recipe {origin!r}", nearest_hint(key, known_keys())
+            )
+
+
+def _readable(error: ValidationError, origin: str) -> RecipeError:
+    """Turn pydantic's first complaint into one sentence with the key and the value."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "recipe"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return RecipeError(
+            f"recipe {origin!r} lacks {key}",
+            'give it a value, or start from a complete recipe: extends = "multi-width"',
+        )
+    shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+    return RecipeError(f"{key}{shown} in recipe {origin!r}: {message}", f"change {key}")

@@ -1,0 +1,1 @@
+"""Results: records as plain data, kept as JSON lines."""

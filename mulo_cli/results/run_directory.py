@@ -1,0 +1,99 @@
+"""The folder of one meta-training run: what lies where, and whether it may be used.
+
+    recipe.toml        the resolved recipe
+    environment.json   versions, machine and devices
+    metrics.jsonl      one line per meta-step and per meta-validation
+    checkpoints/       everything needed to resume
+    artefact/          the result: theta and its card; there only when the run is finished
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mulo_cli.errors import OutputError
+from mulo_cli.results.store import append_record, keep_only, not_writable, read_lines, replace_text
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of a run, and the small files in it."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe, TOML."""
+        return self.root / "recipe.toml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and machine, JSON."""
+        return self.root / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Records of meta-steps and meta-validations, JSON lines."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Orbax checkpoints of the whole meta-training state."""
+        return self.root / "checkpoints"
+
+    @property
+    def artefact(self) -> Path:
+        """The meta-learned optimizer."""
+        return self.root / "artefact"
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.recipe.exists()
+
+    def finished(self) -> bool:
+        """Whether the run here has its artefact."""
+        return (self.artefact / "card.json").exists()
+
+    def create(self) -> None:
+        """Make the folder; refuse one that holds something else."""
+        if self.root.exists() and not self.exists() and _has_content(self.root):
+            raise OutputError(
+                f"{str(self.root)!r} exists and is not a run directory",
+                "choose another --out; nothing in it was touched",
+            )
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_writable(self.root, error) from error
+
+    def clear(self) -> None:
+        """Delete the run that is here (and nothing else)."""
+        if not self.exists():
+            return
+        for path in (self.checkpoints, self.artefact):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (self.metrics, self.environment, self.recipe):
+            path.unlink(missing_ok=True)
+
+    def write_recipe(self, toml: str) -> None:
+        """Write the recipe; from here on the folder is a run directory."""
+        replace_text(self.recipe, toml)
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        """Write versions and machine."""
+        replace_text(self.environment, json.dumps(environment, indent=2) + "\n")
+
+    def append(self, record: Any) -> None:
+        """Append one record to the metrics."""
+        append_record(self.metrics, record)
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the records of meta-steps that will be done again when resuming at `step`."""
+        if self.metrics.exists():
+            keep_only(self.metrics, [r for r in read_lines(self.metrics) if r["step"] < step])
+
+
+def _has_content(folder: Path) -> bool:
+    return not folder.is_dir() or any(folder.iterdir())

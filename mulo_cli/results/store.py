@@ -1,0 +1,54 @@
+"""JSON lines on disk: one record a line, appended as soon as it is finished."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mulo_cli.errors import OutputError
+from mulo_cli.results.records import to_plain
+
+
+def to_line(record: Any) -> str:
+    """Return a record as one line of JSON, without the line's end."""
+    return json.dumps(to_plain(record), allow_nan=False)
+
+
+def append_record(path: Path, record: Any) -> None:
+    """Append one record; what was written before stays whatever happens."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(to_line(record) + "\n")
+    except OSError as error:
+        raise not_writable(path, error) from error
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file, passing over a last line that was cut off while written."""
+    for line in path.read_text("utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            return
+        yield json.loads(line)
+
+
+def keep_only(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Replace a file's content by these records, at once or not at all."""
+    replace_text(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old or the new content, never a part."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, "utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise not_writable(path, error) from error
+
+
+def not_writable(path: Path, error: OSError) -> OutputError:
+    """Say that the file system refused a file, and what to do."""
+    return OutputError(
+        f"cannot write {str(path)!r}: {error.strerror or error}",
+        "check the folder's permissions and the free space on its disk, or choose another place",
+    )

@@ -1,0 +1,1 @@
+"""Studies: many inner trainings, yielded as records."""

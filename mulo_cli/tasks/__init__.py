@@ -1,0 +1,1 @@
+"""A task: a data set, an optimizee and a loss."""

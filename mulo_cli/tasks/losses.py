@@ -1,0 +1,27 @@
+"""Losses of tasks, and the ceiling under which evolution strategies see them."""
+
+import math
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+CEILING_FACTOR = 1.5
+"""A classification loss is bounded at 1.5 log C before differences are taken."""
+
+
+def cross_entropy(logits: Float[Array, "B C"], targets: Int[Array, " B"]) -> Float[Array, ""]:
+    """Return the mean cross-entropy of a batch, in nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+
+
+def classification_ceiling(num_classes: int) -> float:
+    """Return the bound of a classification loss: 1.5 times that of guessing."""
+    return CEILING_FACTOR * math.log(num_classes)
+
+
+def bounded(loss: Float[Array, "..."], ceiling: float | None) -> Float[Array, "..."]:
+    """Bound a loss to [0, ceiling], non-finite values to the ceiling; the identity without one."""
+    if ceiling is None:
+        return loss
+    return jnp.clip(jnp.where(jnp.isfinite(loss), loss, ceiling), 0.0, ceiling)

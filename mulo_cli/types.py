@@ -1,0 +1,32 @@
+"""The field's words as types, and the axis letters used in every shape of this package.
+
+Axis letters: `N` pairs · `K` inner steps per truncation · `T` horizon · `B` examples · `D` width ·
+`C` classes · `S` decays · `F` features · `H` hidden units of a learned optimizer · `*p` the shape of
+one parameter.
+"""
+
+from typing import Any, NamedTuple, TypeAlias
+
+from jaxtyping import Array, Float, Key, Num, PyTree
+
+PRNGKey: TypeAlias = Key[Array, ""]
+"""A typed key (`jax.random.key`); the function that takes one consumes it."""
+
+Params: TypeAlias = PyTree[Float[Array, "..."]]
+"""What an optimizer trains: the parameters of an optimizee."""
+
+Theta: TypeAlias = PyTree[Float[Array, "..."]]
+"""Meta-parameters: what meta-training learns."""
+
+Hyper: TypeAlias = PyTree[Any]
+"""Traced hyper-parameters of an optimizer: a dict of numbers, or the theta of a learned one."""
+
+Data: TypeAlias = PyTree[Num[Array, "..."]]
+"""A data set's arrays as stored, always a traced argument of a compiled program."""
+
+
+class Batch(NamedTuple):
+    """One batch, gathered and normalised inside the compiled step."""
+
+    inputs: Float[Array, "B *shape"]
+    targets: Num[Array, "B *targets"]
