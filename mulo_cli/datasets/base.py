@@ -45,14 +45,11 @@ class Dataset:
         return jax.tree.leaves(self.splits[split])[0].shape[0]
 
 
-def sample_indices(key: PRNGKey, step: Int[Array, ""], batch_size: int, size: int) -> Any:
-    """Draw the examples of one batch, uniformly and with replacement.
-
-    Returns:
-        `(Int[B], key)`: the indices, and a key for whatever else the batch needs at random.
-    """
-    key_index, key_rest = jax.random.split(jax.random.fold_in(key, step))
-    return jax.random.randint(key_index, (batch_size,), 0, size), key_rest
+def sample_indices(
+    key: PRNGKey, step: Int[Array, ""], batch_size: int, size: int
+) -> Int[Array, " B"]:
+    """Draw the examples of one batch, uniformly and with replacement."""
+    return jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, size)
 
 
 def standardise(pixels: Array, mean: Any, std: Any) -> Array:

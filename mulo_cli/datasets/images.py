@@ -23,7 +23,7 @@ def image_batch(batch_size: int, mean: Any, std: Any) -> BatchFunction:
 
     def batch(data: Data, key: PRNGKey, step: Int[Array, ""]) -> Batch:
         images, targets = data["inputs"], data["targets"]
-        index, _ = sample_indices(key, step, batch_size, images.shape[0])
+        index = sample_indices(key, step, batch_size, images.shape[0])
         return Batch(standardise(images[index], mean, std), targets[index])
 
     return batch

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from mulo_cli.types import PRNGKey, Theta
@@ -9,12 +10,8 @@ from mulo_cli.types import PRNGKey, Theta
 
 def sample_perturbation(key: PRNGKey, theta: Theta, sigma: float) -> Theta:
     """Draw sigma N(0, 1) for every meta-parameter; the key is consumed."""
-    leaves, structure = jax.tree.flatten(theta)
-    keys = jax.random.split(key, len(leaves))
-    noise = [
-        sigma * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, noise)
+    flat, unravel = ravel_pytree(theta)
+    return unravel(sigma * jax.random.normal(key, flat.shape))
 
 
 def add(a: Theta, b: Theta, scale: float | Float[Array, ""] = 1.0) -> Theta:

@@ -113,6 +113,11 @@ def preconditioner(accumulators: Accumulators, vector_floor: float) -> Precondit
     return Preconditioner(row, safe_rsqrt(accumulators.col))
 
 
+def precondition(x: Float[Array, "S *p"], by: Preconditioner) -> Float[Array, "3 *p"]:
+    """Multiply x, of one slice or three, by the reciprocal roots."""
+    return x * by.row if by.col is None else x * by.row * by.col
+
+
 def safe_rsqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return max(x, 1e-9)^-1/2."""
     return jnp.reciprocal(jnp.sqrt(jnp.maximum(x, RECIPROCAL_FLOOR)))

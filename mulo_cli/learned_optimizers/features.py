@@ -8,7 +8,7 @@ to the full tensor that does not differ from element to element; and normalisati
 feature, is folded into the first layer's weights by whoever uses the features.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,18 +25,25 @@ def rsqrt(x: Array) -> Array:
     return jnp.reciprocal(jnp.sqrt(x))
 
 
-def mean_squares(features: Sequence[Float[Array, "..."]]) -> Float[Array, " F"]:
-    """Return the mean square of each feature over its tensor.
+class FeatureGroup(NamedTuple):
+    """Features of one tensor that share a shape (`*p`, or `*p` with an axis reduced to 1).
 
-    A feature in a reduced shape repeats each of its elements equally often, hence has the mean of
-    the full one. This is the only part of an update that looks at a whole tensor.
+    `rows` are the features' places in the published order, hence in the first layer's weights.
     """
-    return jnp.stack([jnp.mean(jnp.square(feature)) for feature in features])
+
+    rows: tuple[int, ...]
+    values: Float[Array, "F *p"]
 
 
-def normalisation(mean_squares: Float[Array, " F"]) -> Float[Array, " F"]:
-    """Return the factor that gives each feature a root mean square of (almost) one."""
-    return rsqrt(NORMALISATION_FLOOR + mean_squares)
+def normalised_weights(group: FeatureGroup, weights: Float[Array, "28 H"]) -> Float[Array, "F H"]:
+    """Return the first layer's weights of a group, with its features' normalisation folded in.
+
+    A feature in a reduced shape repeats each of its elements equally often, hence has the mean
+    square of the full one. This is the only part of an update that looks at a whole tensor.
+    """
+    axes = tuple(range(1, group.values.ndim))
+    mean_square = jnp.mean(jnp.square(group.values), axis=axes)
+    return weights[jnp.array(group.rows)] * rsqrt(NORMALISATION_FLOOR + mean_square)[:, None]
 
 
 def time_features_offset(updates_done: Array) -> Float[Array, "11"]:

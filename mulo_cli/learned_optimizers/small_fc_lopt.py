@@ -7,7 +7,6 @@ appendix A.1.1 and Table 2.
 """
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,8 +18,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from mulo_cli.learned_optimizers.accumulators import (
     Accumulators,
     Decays,
-    Preconditioner,
     init_accumulators,
+    precondition,
     preconditioner,
     update_accumulators,
 )
@@ -28,8 +27,8 @@ from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.learned_optimizers.features import (
     TIME_FEATURES,
     TIME_SCALES,
-    mean_squares,
-    normalisation,
+    FeatureGroup,
+    normalised_weights,
     rsqrt,
 )
 from mulo_cli.mup.initializers import truncated_normal
@@ -59,6 +58,12 @@ VECTOR_MOMENTUM_FLOOR = 1e-6
 
 TENSOR_FEATURES = 28
 NETWORK_INPUTS = TENSOR_FEATURES + len(TIME_SCALES)
+ELEMENT_ROWS = (*range(13), 25, 26, 27)
+ROW_ROWS = (13, 14, 15, 19, 20, 21)
+COL_ROWS = (16, 17, 18, 22, 23, 24)
+"""Places of the features in the published order, by whether they differ in every element, along
+the rows or along the columns."""
+
 OUTPUTS = 2
 """Direction d and magnitude m."""
 
@@ -137,36 +142,34 @@ def decays_of(theta: Theta) -> Decays:
     )
 
 
-def tensor_features(
+def feature_groups(
     gradient: Float[Array, "*p"], parameter: Float[Array, "*p"], accumulators: Accumulators
-) -> list[Float[Array, "..."]]:
-    """Return the 28 features of one tensor before normalisation, in the published order.
-
-    Features of a row or a column keep their reduced shape (see `features`).
-    """
+) -> tuple[FeatureGroup, ...]:
+    """Return the 28 features of one tensor before normalisation, by the shape they have."""
     momentum, second_moment, row, col = accumulators
     col = row if col is None else col
     inverse_root = rsqrt(second_moment + SECOND_MOMENT_FLOOR)
     for_gradient = preconditioner(accumulators, VECTOR_GRADIENT_FLOOR)
     for_momentum = preconditioner(accumulators, VECTOR_MOMENTUM_FLOOR)
-    return [
-        gradient,
-        parameter,
-        *momentum,
-        second_moment,
-        *(momentum * inverse_root),
-        inverse_root,
-        *_precondition(gradient[None], for_gradient),
-        *row,
-        *col,
-        *rsqrt(row + FACTORED_MOMENT_FLOOR),
-        *rsqrt(col + FACTORED_MOMENT_FLOOR),
-        *_precondition(momentum, for_momentum),
+    by_element = [
+        gradient[None],
+        parameter[None],
+        momentum,
+        second_moment[None],
+        momentum * inverse_root,
+        inverse_root[None],
+        precondition(gradient[None], for_gradient),
+        precondition(momentum, for_momentum),
     ]
+    return (
+        FeatureGroup(ELEMENT_ROWS, jnp.concatenate(by_element)),
+        FeatureGroup(ROW_ROWS, jnp.concatenate([row, rsqrt(row + FACTORED_MOMENT_FLOOR)])),
+        FeatureGroup(COL_ROWS, jnp.concatenate([col, rsqrt(col + FACTORED_MOMENT_FLOOR)])),
+    )
 
 
 def network_outputs(
-    theta: Theta, features: list[Float[Array, "..."]], time_features: Float[Array, "11"]
+    theta: Theta, groups: tuple[FeatureGroup, ...], time_features: Float[Array, "11"]
 ) -> tuple[Float[Array, "*p"], Float[Array, "*p"]]:
     """Run the network 39 -> H -> H -> 2 on every element of a tensor.
 
@@ -178,16 +181,13 @@ def network_outputs(
     """
     network = theta["nn"]
     w_tensor, w_time = jnp.split(network["w0"], [TENSOR_FEATURES])
-    w_tensor = w_tensor * normalisation(mean_squares(features))[:, None]
-    bias = network["b0"] + time_features @ w_time
-    hidden = jax.nn.relu(_first_layer(features, w_tensor, bias))
+    hidden = _column(network["b0"] + time_features @ w_time, groups[0].values.ndim - 1)
+    for group in groups:
+        hidden = hidden + _product(normalised_weights(group, w_tensor), group.values)
+    hidden = jax.nn.relu(hidden)
     hidden = jax.nn.relu(_layer(hidden, network["w1"], network["b1"]))
     direction, magnitude = _layer(hidden, network["w2"], network["b2"])
     return direction, magnitude
-
-
-def _precondition(x: Float[Array, "S *p"], by: Preconditioner) -> Float[Array, "3 *p"]:
-    return x * by.row if by.col is None else x * by.row * by.col
 
 
 def clean_gradients(gradients: Params, *, clip: bool) -> Params:
@@ -199,23 +199,14 @@ def clean_gradients(gradients: Params, *, clip: bool) -> Params:
     return jax.tree.map(lambda g: factor * g, gradients)
 
 
-def _first_layer(
-    features: list[Float[Array, "..."]], weights: Float[Array, "F H"], bias: Float[Array, " H"]
-) -> Float[Array, "H *p"]:
-    """Return weights^T features + bias, multiplying each feature in its own (reduced) shape."""
-    shapes = sorted({feature.shape for feature in features}, key=math.prod)
-    total = _column(bias, len(shapes[0]))
-    for shape in shapes:
-        members = [i for i, feature in enumerate(features) if feature.shape == shape]
-        stacked = jnp.stack([features[i] for i in members])
-        total = total + jnp.einsum("fh,f...->h...", weights[jnp.array(members)], stacked)
-    return total
-
-
 def _layer(
     x: Float[Array, "F *p"], weights: Float[Array, "F H"], bias: Float[Array, " H"]
 ) -> Float[Array, "H *p"]:
-    return jnp.einsum("fh,f...->h...", weights, x) + _column(bias, x.ndim - 1)
+    return _product(weights, x) + _column(bias, x.ndim - 1)
+
+
+def _product(weights: Float[Array, "F H"], x: Float[Array, "F *p"]) -> Float[Array, "H *p"]:
+    return jnp.einsum("fh,f...->h...", weights, x)
 
 
 def _column(bias: Float[Array, " H"], axes: int) -> Float[Array, "H ..."]:
@@ -239,8 +230,8 @@ def _build(
         shape = p.shape or (1,)
         gradient, parameter = g.reshape(shape), p.reshape(shape)
         new = update_accumulators(old, decays, gradient)
-        features = tensor_features(gradient, parameter, new)
-        direction, magnitude = network_outputs(theta, features, time)
+        groups = feature_groups(gradient, parameter, new)
+        direction, magnitude = network_outputs(theta, groups, time)
         step = direction * jnp.exp(config.magnitude_scale * magnitude)
         return _TensorUpdate((-factor * config.step_size * step).reshape(p.shape), new)
 

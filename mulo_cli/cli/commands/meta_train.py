@@ -113,7 +113,6 @@ def _run(terminal: Terminal, recipe: "Recipe", directory: "RunDirectory") -> Out
     from mulo_cli.recipes.loading import to_toml
 
     started = time.monotonic()
-    directory.create()
     with stop_request(terminal) as request:
         terminal.info(f"meta-training {recipe.name} ({recipe.parametrization}) in {directory.root}")
         import jax
@@ -123,6 +122,7 @@ def _run(terminal: Terminal, recipe: "Recipe", directory: "RunDirectory") -> Out
         from mulo_cli.results.environment import describe_environment
 
         training = build_meta_training(recipe)
+        directory.create()
         directory.write_recipe(to_toml(recipe))
         kinds = [device.device_kind for device in jax.devices()]
         directory.write_environment(describe_environment(kinds))
