@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import flax.linen as nn
 import jax
@@ -157,7 +157,7 @@ def build_card(recipe: Recipe, best: BestTheta, checksums: Mapping[str, str]) ->
         recipe_digest=digest(recipe),
         training={
             "meta_steps": recipe.meta_optimizer.steps,
-            "selected_by": "lowest meta-validation loss (mean over whole trainings, held-out seeds)",
+            "selected_by": "lowest meta-validation loss: mean over whole trainings, held-out seeds",
             "selected_at_meta_step": int(best.step),
             "meta_validation_loss": float(best.loss),
         },
@@ -261,6 +261,7 @@ def _look_up(what: str, name: str, shelf: Mapping[str, Entry]) -> Entry:
     return shelf[name]
 
 
-def _fields(config: type[Entry], section: Any) -> Entry:
+def _fields(config: Callable[..., Entry], section: Any) -> Entry:
     """Build an engine's configuration from the recipe's section with the same field names."""
-    return config(**{f.name: getattr(section, f.name) for f in dataclasses.fields(config)})
+    fields = dataclasses.fields(cast(Any, config))
+    return config(**{field.name: getattr(section, field.name) for field in fields})

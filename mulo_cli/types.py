@@ -1,8 +1,8 @@
 """The field's words as types, and the axis letters used in every shape of this package.
 
 Axis letters: `N` pairs · `K` inner steps per truncation · `T` horizon · `B` examples · `D` width ·
-`C` classes · `S` decays · `F` features · `H` hidden units of a learned optimizer · `*p` the shape of
-one parameter.
+`C` classes · `S` decays · `F` features · `H` hidden units of a learned optimizer · `*p` the shape
+of one parameter.
 """
 
 from typing import Any, NamedTuple, TypeAlias

@@ -37,7 +37,7 @@ def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta) -> No
         (draft / CARD).write_text(to_json(card), "utf-8")
         shutil.rmtree(path, ignore_errors=True)
         draft.rename(path)
-    except Exception as error:  # Orbax raises many kinds; whatever it was, the artefact is not there
+    except Exception as error:  # Orbax raises many kinds
         shutil.rmtree(draft, ignore_errors=True)
         raise OutputError(
             f"cannot write the artefact {str(path)!r}: {first_line(error)}",

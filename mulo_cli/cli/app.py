@@ -15,7 +15,6 @@ from mulo_cli.cli.commands.rank import rank
 from mulo_cli.cli.commands.tune_adam import tune_adam
 from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.render import (
-    close_quietly,
     render_crash,
     render_error,
     render_outcome,
@@ -49,7 +48,9 @@ def _print_version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     del version  # its callback has done everything
@@ -73,7 +74,5 @@ def run(terminal: Terminal) -> int:
         return render_usage_error(terminal, error.format_message())
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        return close_quietly()
     except Exception as error:
         return render_crash(terminal, error)

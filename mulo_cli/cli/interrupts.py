@@ -18,6 +18,7 @@ class StopRequest:
         self.signal: signal.Signals | None = None
 
     def __call__(self) -> bool:
+        """Whether somebody did."""
         return self.signal is not None
 
     @property

@@ -11,7 +11,6 @@ class ExitCode(enum.IntEnum):
     FAILED = 1
     USAGE = 2
     INTERRUPTED = 130
-    CLOSED_PIPE = 141
     TERMINATED = 143
 
 

@@ -26,11 +26,16 @@ PLAIN_SECONDS = 15.0
 
 
 class MetaProgress(Protocol):
-    """A display of a meta-training; what is shown can be read off `describe`."""
+    """A display of a meta-training."""
 
-    def start(self, step: int, total: int) -> None: ...
-    def update(self, seen: "Seen") -> None: ...
-    def stop(self) -> None: ...
+    def start(self, step: int, total: int) -> None:
+        """Begin at a meta-step."""
+
+    def update(self, seen: "Seen") -> None:
+        """Show what has been seen."""
+
+    def stop(self) -> None:
+        """End, however the run ended."""
 
 
 class Seen:

@@ -1,7 +1,6 @@
 """The one place where a command's end, or its error, becomes text and an exit code."""
 
 import os
-import sys
 import traceback
 
 from mulo_cli.cli.outcome import ExitCode, Outcome
@@ -27,7 +26,7 @@ def render_error(terminal: Terminal, error: MuloError) -> int:
 
 def render_usage_error(terminal: Terminal, message: str) -> int:
     """Print what was wrong with the command line; return the exit code."""
-    terminal.error(message.rstrip("."), "`mulo --help` and `mulo COMMAND --help` show what there is")
+    terminal.error(message.rstrip("."), "`mulo COMMAND --help` shows what there is")
     return ExitCode.USAGE
 
 
@@ -41,9 +40,3 @@ def render_crash(terminal: Terminal, error: Exception) -> int:
         f"this is a defect of mulo; {DEBUG_VARIABLE}=1 shows where it happened",
     )
     return ExitCode.FAILED
-
-
-def close_quietly() -> int:
-    """The reader of our pipe has left: say nothing more, not even at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ExitCode.CLOSED_PIPE

@@ -59,8 +59,8 @@ def evaluation_table(rows: Sequence[EvaluationRow]) -> Table:
 
 def mean_and_error(rows: Sequence[EvaluationRow]) -> tuple[float, float] | None:
     """Return mean and standard error (population deviation / sqrt n), None if any run diverged."""
-    losses = [row.smoothed_loss for row in rows]
-    if not losses or any(loss is None for loss in losses):
+    losses = [row.smoothed_loss for row in rows if row.smoothed_loss is not None]
+    if not losses or len(losses) < len(rows):
         return None
     mean = sum(losses) / len(losses)
     variance = sum((loss - mean) ** 2 for loss in losses) / len(losses)

@@ -9,11 +9,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Int, UInt8
 
 from mulo_cli.datasets.base import BatchFunction, Dataset, standardise
 from mulo_cli.types import Batch, Data, PRNGKey
 
+DIGITS_SHAPE = (8, 8)
 DIGITS_TEST_SIZE = 360
 DIGITS_SPLIT_SEED = 0
 MAX_SHIFT = 1
@@ -31,9 +32,9 @@ def digits() -> Dataset:
     """
     from sklearn.datasets import load_digits  # heavy: 1 s, and only wanted here
 
-    bundle = load_digits()
-    images = bundle.images.astype(np.uint8)
-    labels = bundle.target.astype(np.int32)
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.asarray(pixels, np.uint8).reshape(-1, *DIGITS_SHAPE)
+    labels = np.asarray(labels, np.int32)
     order = np.random.default_rng(DIGITS_SPLIT_SEED).permutation(len(images))
     train, test = order[DIGITS_TEST_SIZE:], order[:DIGITS_TEST_SIZE]
     mean, std = float(images[train].mean()), float(images[train].std())
@@ -44,7 +45,7 @@ def digits() -> Dataset:
             "test": {"inputs": _with_border(images[test]), "targets": labels[test]},
         },
         make_batch=functools.partial(_digits_batch, mean=mean, std=std),
-        input_shape=images.shape[1:],
+        input_shape=DIGITS_SHAPE,
         num_classes=10,
         real=True,
         source="UCI optical recognition of handwritten digits, CC BY 4.0, through scikit-learn",

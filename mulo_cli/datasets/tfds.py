@@ -1,4 +1,4 @@
-"""Data sets from tensorflow-datasets; the only file that imports it, and only when one is asked for.
+"""Data sets from tensorflow-datasets; the only file that imports it, when one is asked for.
 
 Prepared data in the array_record format is read without TensorFlow (`tfds.data_source`).
 """

@@ -138,10 +138,8 @@ def advance_pair(
 ) -> tuple[PairState, PairOutcome]:
     """Perturb theta both ways, unroll one truncation and credit the difference of the losses.
 
-    A run at its horizon starts anew before anything else, and forgets its perturbations.
-
-    Args:
-        key: of this pair in this truncation; consumed.
+    A run at its horizon starts anew before anything else, and forgets its perturbations. The key
+    is that of this pair in this truncation, and consumed.
     """
     key_run, key_horizon, key_epsilon, key_data = jax.random.split(key, 4)
     spare = start_pair(

@@ -16,7 +16,9 @@ class MakeEstimator(Protocol):
 
     def __call__(
         self, task: Task, learned_optimizer: LearnedOptimizer, config: EstimatorConfig
-    ) -> GradientEstimator: ...
+    ) -> GradientEstimator:
+        """Return the estimator."""
+        ...
 
 
 GRADIENT_ESTIMATORS: Mapping[str, MakeEstimator] = {"pes": pes, "truncated-es": truncated_es}

@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Int
 
 from mulo_cli.tasks.base import Task
-from mulo_cli.types import PRNGKey, Params
+from mulo_cli.types import Params, PRNGKey
 
 
 class InnerState(NamedTuple):

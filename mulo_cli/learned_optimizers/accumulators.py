@@ -80,7 +80,7 @@ def update_accumulators(
     squared = jnp.square(gradient)
     floored = squared + SQUARED_GRADIENT_FLOOR
     axes = factored_axes(gradient.shape)
-    if axes is None:
+    if axes is None or accumulators.col is None:
         row, col = _ema(accumulators.row, decays.factored, floored), None
     else:
         row_mean = jnp.mean(floored, axis=axes[0], keepdims=True)

@@ -8,7 +8,7 @@ appendix A.1.1 and Table 2.
 
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -236,14 +236,18 @@ def _build(
         return _TensorUpdate((-factor * config.step_size * step).reshape(p.shape), new)
 
     def update(
-        updates: Params, state: SmallFcLoptState, params: Params, **extra: Any
+        updates: Params, state: optax.OptState, params: Params | None = None, **extra: Any
     ) -> tuple[Params, SmallFcLoptState]:
         del extra  # the loss is offered to every optimizer; this one ignores it
+        state = cast(SmallFcLoptState, state)
         gradients = clean_gradients(updates, clip=config.clip_gradients)
         time = TIME_FEATURES[config.time_feature](state.updates_done)
         both = jax.tree.map(
             lambda *leaves: update_tensor(*leaves, time=time),
-            factors, gradients, params, state.accumulators,
+            factors,
+            gradients,
+            params,
+            state.accumulators,
         )
         new_state = SmallFcLoptState(state.updates_done + 1, _pick(both, "accumulators"))
         return _pick(both, "update"), new_state

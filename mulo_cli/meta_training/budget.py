@@ -15,7 +15,6 @@ from mulo_cli.meta_training.meta_step import make_init
 from mulo_cli.tasks.base import Task
 from mulo_cli.types import Data, PRNGKey, Theta
 
-
 ATTAINED_SHARE = 0.3
 """Of a matrix product's speed, reached by meta-training; measured on 2 CPU cores."""
 

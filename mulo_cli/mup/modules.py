@@ -22,6 +22,7 @@ class Readout(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxD: Float[Array, "... D"]) -> Float[Array, "... C"]:
+        """Map features to outputs."""
         fan_in = x_BxD.shape[-1]
         kernel_DxC = self.param("kernel", self.kernel_init, (fan_in, self.features))
         bias_C = self.param("bias", self.bias_init, (self.features,))

@@ -1,4 +1,4 @@
-"""muP for any optimizer: one small transformation that multiplies updates by their role's factor."""
+"""muP for any optimizer: one small transformation that multiplies updates by a factor per role."""
 
 from typing import Any
 
@@ -17,7 +17,12 @@ def scale_by_mup(roles: Roles, rule: Rule = adam_like) -> optax.GradientTransfor
         rule: role -> multiplier, from `mulo_cli.mup.rules`.
     """
 
-    def update(updates: optax.Updates, state: optax.EmptyState, params=None, **extra: Any):
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
         del params, extra
         return jax.tree.map(lambda role, u: rule(role) * u, roles, updates, is_leaf=_is_role), state
 

@@ -11,7 +11,9 @@ from mulo_cli.optimizees.mlp import MLP
 class MakeOptimizee(Protocol):
     """Build a network of a given width; the other fields describe the task."""
 
-    def __call__(self, *, width: int, depth: int, num_classes: int, mup: bool) -> nn.Module: ...
+    def __call__(self, *, width: int, depth: int, num_classes: int, mup: bool) -> nn.Module:
+        """Return the flax module."""
+        ...
 
 
 OPTIMIZEES: Mapping[str, MakeOptimizee] = {"mlp": MLP}

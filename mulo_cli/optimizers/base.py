@@ -16,7 +16,9 @@ class MakeOptimizer(Protocol):
 
     def __call__(
         self, hyper: Hyper, roles: Roles, num_steps: Int[Array, ""]
-    ) -> optax.GradientTransformationExtraArgs: ...
+    ) -> optax.GradientTransformationExtraArgs:
+        """Return the optimizer of a run of `num_steps` steps."""
+        ...
 
 
 @dataclass(frozen=True)

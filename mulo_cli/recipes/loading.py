@@ -120,7 +120,7 @@ def _vary(
     if scale is not None and scale != values.get("scale") and scale not in variants:
         raise RecipeError(
             f"recipe {origin!r} has no scale {scale!r}",
-            f"its variants are {', '.join(variants) or 'none'}; leave --scale away to take it as is",
+            f"its variants are {', '.join(variants) or 'none'}; leave --scale away",
         )
     values["scale"] = scale or values.get("scale", "custom")
     values["parametrization"] = parametrization or values.get("parametrization", "mup")

@@ -145,7 +145,7 @@ def digest(recipe: Recipe) -> str:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Name the settings in which two recipes would compute different things, as `key: old -> new`."""
+    """Name the settings in which two recipes compute different things: `key: old -> new`."""
     before, after = flatten(old), flatten(new)
     return [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"

@@ -1,10 +1,10 @@
 """The folder of one meta-training run: what lies where, and whether it may be used.
 
-    recipe.toml        the resolved recipe
-    environment.json   versions, machine and devices
-    metrics.jsonl      one line per meta-step and per meta-validation
-    checkpoints/       everything needed to resume
-    artefact/          the result: theta and its card; there only when the run is finished
+recipe.toml        the resolved recipe
+environment.json   versions, machine and devices
+metrics.jsonl      one line per meta-step and per meta-validation
+checkpoints/       everything needed to resume
+artefact/          the result: theta and its card; there only when the run is finished
 """
 
 import json

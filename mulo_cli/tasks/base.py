@@ -63,9 +63,7 @@ def classification_task(
             {"params": params}, batch.inputs, capture_intermediates=True
         )
         hits = jnp.argmax(logits, axis=-1) == batch.targets
-        aux = TaskAux(
-            jnp.mean(hits, dtype=jnp.float32), logits, captured.get("intermediates", {})
-        )
+        aux = TaskAux(jnp.mean(hits, dtype=jnp.float32), logits, captured.get("intermediates", {}))
         return cross_entropy(logits, batch.targets), aux
 
     return Task(

@@ -15,7 +15,14 @@ from mulo_cli.gradient_estimators.catalogue import GRADIENT_ESTIMATORS
 from mulo_cli.inner_training.state import init_inner_state
 from mulo_cli.inner_training.unroll import unroll
 from mulo_cli.tasks.losses import bounded
-from tests.worlds import DECAY, START, digits_task, linear_optimizer, quadratic_task, small_optimizer
+from tests.worlds import (
+    DECAY,
+    START,
+    digits_task,
+    linear_optimizer,
+    quadratic_task,
+    small_optimizer,
+)
 
 HORIZON, TRUNCATION, PAIRS, RUNS = 20, 5, 2_000, 5
 THETA = 0.3
@@ -76,9 +83,7 @@ def full_antithetic_es(task, optimizer, config, key, theta, data):
 
         losses = jax.vmap(mean_loss)(jnp.array([1.0, -1.0]))
         positive, negative = jnp.mean(bounded(losses, task.loss_ceiling), axis=1)
-        return jax.tree.map(
-            lambda e: (positive - negative) / (2.0 * config.sigma**2) * e, epsilon
-        )
+        return jax.tree.map(lambda e: (positive - negative) / (2.0 * config.sigma**2) * e, epsilon)
 
     gradients = jax.vmap(pair)(jnp.arange(config.pairs))
     return jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
@@ -95,7 +100,9 @@ def test_with_one_truncation_per_run_it_is_full_es_to_the_bit(name, getkey):
     # the state says that every pair is at its horizon: as after any truncation with K = T
     state = state._replace(inner=state.inner._replace(step=state.inner.step + 5))
     estimate = jax.jit(estimator.estimate)
-    reference = jax.jit(lambda key: full_antithetic_es(task, optimizer, config, key, theta, task.data))
+    reference = jax.jit(
+        lambda key: full_antithetic_es(task, optimizer, config, key, theta, task.data)
+    )
     for key in (getkey(), getkey()):
         found, state, _ = estimate(key, theta, state, task.data)
         jax.tree.map(np.testing.assert_array_equal, found, reference(key))

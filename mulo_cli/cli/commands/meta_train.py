@@ -51,7 +51,7 @@ def meta_train(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any setting (repeatable)."),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting (repeatable)."),
     ] = None,
     dry_run: Annotated[
         bool,

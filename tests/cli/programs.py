@@ -1,0 +1,62 @@
+"""Running `mulo` as its users do: as a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+MULO = (sys.executable, "-m", "mulo_cli")
+
+TINY = tuple(
+    part
+    for setting in (
+        "optimizer.hidden_size=4",
+        "task.widths=[8]",
+        "task.batch_size=16",
+        "estimator.pairs=2",
+        "estimator.pairs_per_block=2",
+        "estimator.truncation=10",
+        "estimator.min_horizon=10",
+        "estimator.max_horizon=40",
+        "meta_optimizer.steps=12",
+        "meta_optimizer.warmup_steps=2",
+        "validation.every=5",
+        "validation.seeds=1",
+        "validation.steps=20",
+        "validation.window=5",
+        "checkpoint.every=4",
+    )
+    for part in ("--set", setting)
+)
+"""A recipe of seconds; each run compiles the same programs, which the tests' cache keeps."""
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Return this process's environment without anything that changes how mulo looks."""
+    dull = {"NO_COLOR": "1", "COLUMNS": "100", "TERM": "dumb"}
+    return {**os.environ, **dull, **extra}
+
+
+def mulo(*arguments: str, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*MULO, *arguments],
+        cwd=cwd,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def start(*arguments: str, cwd: Path, **extra: str) -> subprocess.Popen[str]:
+    """Start a command and leave it running."""
+    return subprocess.Popen(
+        [*MULO, *arguments],
+        cwd=cwd,
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

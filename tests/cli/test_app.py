@@ -1,0 +1,77 @@
+"""The front door: help, versions, exit codes, pipes."""
+
+import subprocess
+import sys
+
+import pytest
+
+import mulo_cli
+from tests.cli.programs import MULO, environment, mulo
+
+COMMANDS = ("meta-train", "evaluate", "coord-check", "tune-adam", "rank")
+
+
+def test_help_lists_every_command(tmp_path):
+    done = mulo("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(tmp_path, command):
+    done = mulo(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"mulo {command}" in done.stdout.replace("python -m mulo_cli", "mulo")
+
+
+@pytest.mark.parametrize("command", ["meta-train", "evaluate"])
+def test_help_shows_examples_and_defaults(tmp_path, command):
+    shown = mulo(command, "--help", cwd=tmp_path).stdout
+    assert "Examples" in shown
+    assert "default" in shown
+
+
+def test_version_is_one_line(tmp_path):
+    done = mulo("--version", cwd=tmp_path)
+    assert done.stdout == f"mulo {mulo_cli.__version__}\n"
+
+
+def test_completion_can_be_shown(tmp_path):
+    done = mulo("--show-completion", "bash", cwd=tmp_path)
+    assert done.returncode in (0, 2)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["coord-check", "tune-adam", "rank"])
+def test_what_is_not_there_yet_says_so(tmp_path, command):
+    done = mulo(command, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "not part of this version" in done.stderr
+
+
+def test_an_unknown_command_names_the_nearest(tmp_path):
+    done = mulo("meta-trian", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "meta-trian" in done.stderr
+    assert "hint: " in done.stderr
+
+
+def test_a_closed_pipe_is_quiet(tmp_path):
+    reader = [sys.executable, "-c", "import sys; sys.stdin.close()"]
+    writer = subprocess.Popen(
+        [*MULO, "meta-train", "--dry-run"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    subprocess.run(reader, stdin=writer.stdout, check=True)
+    assert writer.stdout is not None
+    writer.stdout.close()
+    assert writer.stderr is not None
+    said = writer.stderr.read()
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+    assert writer.wait(timeout=60) in (0, 1)
