@@ -11,7 +11,7 @@ from pathlib import Path
 import orbax.checkpoint as ocp
 
 from mulo_cli.artefacts.card import Card, read_card, to_json
-from mulo_cli.artefacts.trees import first_line, on_first_device, tree_checksum
+from mulo_cli.artefacts.trees import on_first_device, reason, tree_checksum
 from mulo_cli.errors import ArtefactError, OutputError
 from mulo_cli.types import Theta
 
@@ -40,7 +40,7 @@ def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta) -> No
     except Exception as error:  # Orbax raises many kinds
         shutil.rmtree(draft, ignore_errors=True)
         raise OutputError(
-            f"cannot write the artefact {str(path)!r}: {first_line(error)}",
+            f"cannot write the artefact {str(path)!r}: {reason(error)}",
             "free some space or choose another place; the run's checkpoints are untouched",
         ) from error
 
@@ -83,7 +83,7 @@ def load_theta(path: Path, card: Card, expected: Callable[[Card], Theta]) -> The
             theta = checkpointer.restore((path / THETA).absolute(), on_first_device(abstract))
     except Exception as error:  # Orbax raises many kinds for missing, torn and misshapen files
         raise ArtefactError(
-            f"theta of {str(path)!r} cannot be read: {first_line(error)}",
+            f"theta of {str(path)!r} cannot be read: {reason(error)}",
             "the artefact is incomplete or of another architecture; write it again",
         ) from error
     if tree_checksum(theta) != card.checksum:

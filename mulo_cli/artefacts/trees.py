@@ -1,6 +1,8 @@
 """What every stored tree of arrays needs: a checksum, a place to be restored to, a short error."""
 
 import hashlib
+import os
+import re
 
 import jax
 import numpy as np
@@ -27,6 +29,9 @@ def on_first_device(abstract: PyTree) -> PyTree:
     )
 
 
-def first_line(error: Exception) -> str:
-    """Return what an exception says, cut to one line (Orbax is verbose)."""
+def reason(error: Exception) -> str:
+    """Return why a read or a write failed, in one line: Orbax and TensorStore are verbose."""
+    system_error = re.search(r"os_error_code='(\d+)'", str(error))
+    if system_error:
+        return os.strerror(int(system_error[1]))
     return (str(error).strip() or type(error).__name__).splitlines()[0]

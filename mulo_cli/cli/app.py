@@ -19,6 +19,7 @@ from mulo_cli.cli.render import (
     render_error,
     render_outcome,
     render_usage_error,
+    silence_libraries,
 )
 from mulo_cli.cli.terminal import Terminal
 from mulo_cli.errors import MuloError
@@ -58,6 +59,7 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with the command's code."""
+    silence_libraries()
     sys.exit(run(Terminal()))
 
 

@@ -1,6 +1,9 @@
 """The one place where a command's end, or its error, becomes text and an exit code."""
 
+import logging
 import os
+import sys
+import threading
 import traceback
 
 from mulo_cli.cli.outcome import ExitCode, Outcome
@@ -8,6 +11,17 @@ from mulo_cli.cli.terminal import Terminal
 from mulo_cli.errors import MuloError
 
 DEBUG_VARIABLE = "MULO_DEBUG"
+
+
+def silence_libraries() -> None:
+    """Keep libraries from printing tracebacks of their own: every failure reaches us as an error.
+
+    Orbax logs what it also raises, and its threads report callbacks that came too late.
+    """
+    if os.environ.get(DEBUG_VARIABLE):
+        return
+    logging.disable(logging.ERROR)
+    sys.excepthook = sys.unraisablehook = threading.excepthook = lambda *_: None
 
 
 def render_outcome(terminal: Terminal, outcome: Outcome) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orbax.checkpoint as ocp
 from jaxtyping import Array, Float, Int
 
-from mulo_cli.artefacts.trees import first_line, on_first_device, tree_checksum
+from mulo_cli.artefacts.trees import on_first_device, reason, tree_checksum
 from mulo_cli.errors import CheckpointError
 from mulo_cli.meta_training.meta_step import MetaState
 from mulo_cli.types import Theta
@@ -136,7 +136,7 @@ class Checkpoints:
 
 def _not_saved(directory: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"cannot write a checkpoint in {str(directory)!r}: {first_line(error)}",
+        f"cannot write a checkpoint in {str(directory)!r}: {reason(error)}",
         "free some space or mend the folder's permissions, then run the same command again: "
         "it resumes from the last checkpoint that was written",
     )

@@ -56,13 +56,24 @@ class RunDirectory:
         """Whether the run here has its artefact."""
         return (self.artefact / "card.json").exists()
 
-    def create(self) -> None:
-        """Make the folder; refuse one that holds something else."""
+    def refuse_foreign(self) -> None:
+        """Stop if the folder holds something that is not a run.
+
+        Raises:
+            OutputError: it does; nothing in it was touched.
+        """
         if self.root.exists() and not self.exists() and _has_content(self.root):
             raise OutputError(
                 f"{str(self.root)!r} exists and is not a run directory",
                 "choose another --out; nothing in it was touched",
             )
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,6 +1,7 @@
 """Running `mulo` as its users do: as a process of its own."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -59,4 +60,21 @@ def start(*arguments: str, cwd: Path, **extra: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+    )
+
+
+def mulo_limited(
+    *arguments: str, cwd: Path, file_size: int
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that cannot write any file beyond `file_size` bytes."""
+    no_cache = {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # its files are larger than the limit
+    return subprocess.run(
+        [*MULO, *arguments],
+        cwd=cwd,
+        env=environment(**no_cache),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size)),
     )

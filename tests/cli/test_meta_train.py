@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import TINY, mulo, start
+from tests.cli.programs import TINY, mulo, start, mulo_limited
 
 
 def train(cwd: Path, out: str, *more: str, **extra: str):
@@ -198,7 +198,7 @@ def test_a_missing_data_set_is_an_error_with_its_folder(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
+def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
     refused = train(tmp_path, "file/run")
     assert refused.returncode == 1
@@ -206,6 +206,17 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
     assert "Traceback" not in refused.stderr
     debugged = train(tmp_path, "file/run", MULO_DEBUG="1")
     assert "Traceback" in debugged.stderr
+
+
+def test_a_disk_that_refuses_a_checkpoint_loses_nothing(tmp_path, finished):
+    """A limit on file sizes stands in for a full disk: small files fit, a checkpoint does not."""
+    refused = mulo_limited("meta-train", *TINY, "--out", "run", cwd=tmp_path, file_size=20_000)
+    assert refused.returncode == 1, refused.stderr
+    assert "cannot write a checkpoint" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    resumed = train(tmp_path, "run")
+    assert resumed.returncode == 0, resumed.stderr
+    assert checksums(tmp_path / "run") == checksums(finished)
 
 
 @pytest.mark.parametrize("scale", ["desk", "paper"])

@@ -73,6 +73,7 @@ def meta_train(
     if dry_run:
         return _dry_run(terminal, resolved)
     directory = RunDirectory(out or default_out(resolved))
+    directory.refuse_foreign()
     if overwrite:
         directory.clear()
     if directory.exists():

@@ -1,0 +1,124 @@
+"""What users write after --optimizer and --widths: read as meant, or refused with an example."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mulo_cli.errors import UsageError
+from mulo_cli.recipes.references import (
+    MAX_WIDTHS,
+    OptimizerReference,
+    parse_optimizer,
+    parse_widths,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "given_settings"),
+    [
+        ("adamw", "adamw", {}),
+        ("adamw:learning_rate=1e-3", "adamw", {"learning_rate": 1e-3}),
+        ("adamw:b1=0.95,weight_decay=0", "adamw", {"b1": 0.95, "weight_decay": 0.0}),
+        ("adamw: b1 = .5 , b2 = .9", "adamw", {"b1": 0.5, "b2": 0.9}),
+        ("runs/desk", "runs/desk", {}),
+        ("runs/at 12:30", "runs/at 12:30", {}),
+        ("C:/runs/a:learning_rate=2", "C:/runs/a", {"learning_rate": 2.0}),
+        ("runs/a=b", "runs/a=b", {}),
+    ],
+)
+def test_an_optimizer_is_a_name_or_a_path_and_settings(text, name, given_settings):
+    assert parse_optimizer(text) == OptimizerReference(text, name, given_settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["adamw:learning_rate=", "adamw:learning_rate=fast", "adamw:b1=0.9,", "adamw:b1=0.9,b2", "a:=1"],
+)
+def test_a_setting_without_a_number_is_refused_with_an_example(text):
+    with pytest.raises(UsageError) as caught:
+        parse_optimizer(text)
+    assert repr(text) in caught.value.message
+    assert "learning_rate=1e-3" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "widths"),
+    [
+        ("128", (128,)),
+        ("128,512,1024", (128, 512, 1024)),
+        ("512, 128", (128, 512)),
+        ("128,128", (128,)),
+        ("128..1024", (128, 256, 512, 1024)),
+        ("128..8192:x4", (128, 512, 2048, 8192)),
+        ("128..1000", (128, 256, 512)),
+        ("7..7", (7,)),
+        ("8,16..64:x2,100", (8, 16, 32, 64, 100)),
+    ],
+)
+def test_widths_are_lists_and_ranges(text, widths):
+    assert parse_widths(text) == widths
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", ",", "128,", "wide", "0", "-8", "1.5", "1e3", "+8", "²", "128..", "..128", "256..128",
+        "8..64:x1", "8..64:x0", "8..64:4", "8..64:", "8..64:x", "8..16..32", "128..256:x2:x2",
+    ],
+)  # fmt: skip
+def test_other_widths_are_refused_with_an_example(text):
+    with pytest.raises(UsageError) as caught:
+        parse_widths(text)
+    assert repr(text) in caught.value.message
+    assert "128..8192" in caught.value.hint
+
+
+def test_there_is_an_end_to_how_many_widths_one_may_ask_for():
+    everything = ",".join(str(i + 1) for i in range(MAX_WIDTHS))
+    assert len(parse_widths(everything)) == MAX_WIDTHS
+    with pytest.raises(UsageError, match=str(MAX_WIDTHS + 1)):
+        parse_widths(f"{everything},{MAX_WIDTHS + 1}")
+
+
+@pytest.mark.parametrize("text", ["9" * 5_000, f"1..{'9' * 5_000}"], ids=["alone", "in a range"])
+def test_a_number_of_thousands_of_digits_is_refused_and_not_an_accident(text):
+    with pytest.raises(UsageError):
+        parse_widths(text)
+
+
+WORDS = st.lists(
+    st.sampled_from(["128", "8192", "..", ":", "x", "4", ",", " ", "=", "adamw", "1e-3", "b1", "-"]),
+    max_size=8,
+).map("".join)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(text=st.text(max_size=20) | WORDS)
+def test_any_text_is_an_optimizer_or_a_usage_error(text):
+    try:
+        reference = parse_optimizer(text)
+    except UsageError as error:
+        assert error.hint
+    else:
+        assert reference.text == text
+        assert text.startswith(reference.name)
+        assert all(type(value) is float for value in reference.settings.values())
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(text=st.text(max_size=20) | WORDS)
+def test_any_text_is_widths_or_a_usage_error(text):
+    try:
+        widths = parse_widths(text)
+    except UsageError as error:
+        assert error.hint
+    else:
+        assert widths
+        assert list(widths) == sorted(set(widths))
+        assert min(widths) > 0
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(widths=st.sets(st.integers(1, 10**6), min_size=1, max_size=MAX_WIDTHS))
+def test_writing_widths_down_and_reading_them_changes_nothing(widths):
+    assert parse_widths(",".join(map(str, widths))) == tuple(sorted(widths))
