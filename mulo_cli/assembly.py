@@ -176,9 +176,10 @@ def load_learned_optimizer(path: Path) -> tuple[Card, LearnedOptimizer, Theta]:
     card = load_card(path)
     try:
         optimizer = _learned_optimizer(card.architecture, card.settings, card.parametrization)
-    except (UsageError, TypeError) as error:
+    except (UsageError, TypeError, ValueError) as error:
         raise ArtefactError(
-            f"{str(path)!r} holds a {card.architecture!r} that this version cannot build: {error}",
+            f"{str(path)!r} holds a {card.architecture!r} that this version cannot build: "
+            f"{' '.join(str(error).split())}",
             f"use mulo {card.code_version}, which wrote it",
         ) from error
     key = jax.eval_shape(lambda: jax.random.key(0))

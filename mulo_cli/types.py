@@ -7,21 +7,29 @@ of one parameter.
 
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
+import numpy as np
 from jaxtyping import Array, Float, Key, Num, PyTree
 
 PRNGKey: TypeAlias = Key[Array, ""]
 """A typed key (`jax.random.key`); the function that takes one consumes it."""
 
-Params: TypeAlias = PyTree[Float[Array, "..."]]
+Concrete: TypeAlias = Array | np.ndarray
+"""An array on the device (or traced), or on the host."""
+
+Params: TypeAlias = PyTree[Float[Concrete, "..."]]
 """What an optimizer trains: the parameters of an optimizee."""
 
-Theta: TypeAlias = PyTree[Float[Array, "..."]]
+Theta: TypeAlias = PyTree[Float[Concrete, "..."]]
 """Meta-parameters: what meta-training learns."""
 
 Hyper: TypeAlias = PyTree[Any]
 """Traced hyper-parameters of an optimizer: a dict of numbers, or the theta of a learned one."""
 
-Data: TypeAlias = PyTree[Num[Array, "..."]]
+Stored: TypeAlias = Concrete | jax.ShapeDtypeStruct
+"""An array, or its shape alone."""
+
+Data: TypeAlias = PyTree[Num[Stored, "..."]]
 """A data set's arrays as stored, always a traced argument of a compiled program."""
 
 

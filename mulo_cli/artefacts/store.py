@@ -35,14 +35,28 @@ def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta) -> No
             checkpointer.wait_until_finished()
             checkpointer.save(draft / THETA_LAST, theta_last)
         (draft / CARD).write_text(to_json(card), "utf-8")
-        shutil.rmtree(path, ignore_errors=True)
-        draft.rename(path)
+        _put_in_place(draft, path)
     except Exception as error:  # Orbax raises many kinds
         shutil.rmtree(draft, ignore_errors=True)
         raise OutputError(
             f"cannot write the artefact {str(path)!r}: {reason(error)}",
             "free some space or choose another place; the run's checkpoints are untouched",
         ) from error
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    """Move a complete directory to its place; a former one goes only when that has worked."""
+    former = path.with_name(f".{path.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    if path.exists():
+        path.rename(former)
+    try:
+        draft.rename(path)
+    except OSError:
+        if former.exists():
+            former.rename(path)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def find_artefact(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.progress import (
     BarColumn,
@@ -25,6 +25,7 @@ PLAIN_SECONDS = 15.0
 """Between two plain lines."""
 
 
+@runtime_checkable
 class MetaProgress(Protocol):
     """A display of a meta-training."""
 

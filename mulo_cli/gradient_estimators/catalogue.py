@@ -1,7 +1,7 @@
 """Every gradient estimator by name."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mulo_cli.gradient_estimators.antithetic import EstimatorConfig
 from mulo_cli.gradient_estimators.base import GradientEstimator
@@ -11,6 +11,7 @@ from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.tasks.base import Task
 
 
+@runtime_checkable
 class MakeEstimator(Protocol):
     """Bind an estimator to one task and one learned optimizer."""
 

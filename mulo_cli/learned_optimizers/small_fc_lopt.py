@@ -7,13 +7,14 @@ appendix A.1.1 and Table 2.
 """
 
 import functools
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from mulo_cli.learned_optimizers.accumulators import (
     Accumulators,
@@ -35,7 +36,7 @@ from mulo_cli.mup.initializers import truncated_normal
 from mulo_cli.mup.roles import Roles
 from mulo_cli.mup.rules import Rule, adam_like
 from mulo_cli.mup.scaling import multipliers
-from mulo_cli.types import Params, PRNGKey, Theta
+from mulo_cli.types import Concrete, Params, PRNGKey, Theta
 
 INITIAL_MOMENTUM_DECAYS = (0.9, 0.99, 0.999)
 INITIAL_SECOND_MOMENT_DECAYS = (0.999,)
@@ -68,7 +69,7 @@ OUTPUTS = 2
 """Direction d and magnitude m."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class SmallFcLoptConfig:
     """The static choices of small_fc_lopt; a card records every one.
 
@@ -80,10 +81,10 @@ class SmallFcLoptConfig:
         clip_gradients: clip gradients to a global norm of 1 first, as published muLO does.
     """
 
-    hidden_size: int = 32
+    hidden_size: Annotated[int, Field(gt=0)] = 32
     step_size: float = 0.01
     magnitude_scale: float = 0.001
-    time_feature: str = "offset"
+    time_feature: Literal["offset", "plain"] = "offset"
     clip_gradients: bool = False
 
 
@@ -91,7 +92,7 @@ class SmallFcLoptState(NamedTuple):
     """What small_fc_lopt remembers of a run."""
 
     updates_done: Int[Array, ""]
-    accumulators: PyTree[Accumulators]
+    accumulators: PyTree
     """One `Accumulators` per parameter, in the structure of the params."""
 
 
@@ -132,7 +133,7 @@ def init_theta(key: PRNGKey, hidden_size: int) -> Theta:
 def decays_of(theta: Theta) -> Decays:
     """Return the decays that theta stands for; second moments' are clipped to [0, 1]."""
 
-    def decay(initial: tuple[float, ...], delta: Array) -> Array:
+    def decay(initial: tuple[float, ...], delta: Float[Concrete, " S"]) -> Array:
         return 1.0 - (1.0 - jnp.array(initial, jnp.float32)) * jnp.exp(DECAY_SPEED * delta)
 
     return Decays(
@@ -260,7 +261,8 @@ class _TensorUpdate(NamedTuple):
     accumulators: Accumulators
 
 
-def _pick(tree: PyTree[_TensorUpdate], field: str) -> PyTree:
+def _pick(tree: PyTree, field: str) -> PyTree:
+    """Return one field of every `_TensorUpdate` in a tree."""
     return jax.tree.map(
         lambda leaf: getattr(leaf, field), tree, is_leaf=lambda n: isinstance(n, _TensorUpdate)
     )

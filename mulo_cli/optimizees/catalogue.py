@@ -1,13 +1,14 @@
 """Every optimizee by name."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import flax.linen as nn
 
 from mulo_cli.optimizees.mlp import MLP
 
 
+@runtime_checkable
 class MakeOptimizee(Protocol):
     """Build a network of a given width; the other fields describe the task."""
 

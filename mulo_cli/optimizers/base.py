@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import optax
 from jaxtyping import Array, Int
@@ -11,6 +11,7 @@ from mulo_cli.mup.roles import Roles
 from mulo_cli.types import Hyper
 
 
+@runtime_checkable
 class MakeOptimizer(Protocol):
     """Build an optimizer; `hyper` is traced (a grid is a vmap over it), `roles` are static."""
 

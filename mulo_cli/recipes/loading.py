@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from mulo_cli.errors import RecipeError
-from mulo_cli.recipes.nearest import nearest_hint
+from mulo_cli.recipes.nearest import nearest_hint, shortened
 from mulo_cli.recipes.schema import Recipe, as_dict, flatten, known_keys
 
 LIBRARY = resources.files("mulo_cli.recipes") / "library"
@@ -87,16 +87,18 @@ def _read(reference: str, ancestors: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _parse_file(reference: str) -> dict[str, Any]:
+    if "\0" in reference:
+        raise RecipeError(f"{reference!r} is not a file name", "give a recipe's name or file")
     try:
         if reference in library_names():
             return tomllib.loads((LIBRARY / f"{reference}.toml").read_text("utf-8"))
         return tomllib.loads(Path(reference).read_text("utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe {reference!r} is not a text file", "give a TOML file") from None
+    except (ValueError, RecursionError) as error:  # TOML's own errors, huge numbers, deep nesting
         raise RecipeError(
             f"recipe {reference!r} is not valid TOML: {error}", "mend the file at that place"
         ) from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"recipe {reference!r} is not a text file", "give a TOML file") from None
     except OSError as error:
         if reference.endswith(".toml") or "/" in reference:
             raise RecipeError(
@@ -125,8 +127,13 @@ def _vary(
     values["scale"] = scale or values.get("scale", "custom")
     values["parametrization"] = parametrization or values.get("parametrization", "mup")
     chosen = (values["scale"], values["parametrization"])
-    for name in (*chosen, "-".join(map(str, chosen))):
-        values = _merge(values, variants.get(name, {}))
+    for name in (*map(str, chosen), "-".join(map(str, chosen))):
+        variant = variants.get(name, {})
+        if not isinstance(variant, dict):
+            raise RecipeError(
+                f"variant {name!r} in {origin!r} is not a table", "write [variants.NAME.section]"
+            )
+        values = _merge(values, variant)
     return values
 
 
@@ -147,7 +154,7 @@ def _parse_override(override: str) -> tuple[str, Any]:
         )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     return key.strip(), value
 
@@ -157,7 +164,8 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
         raise RecipeError(f"unknown recipe key {dotted!r}", nearest_hint(dotted, known_keys()))
     *sections, key = dotted.split(".")
     for section in sections:
-        values[section] = dict(values.get(section, {}))
+        former = values.get(section)
+        values[section] = dict(former) if isinstance(former, dict) else {}
         values = values[section]
     values[key] = value
 
@@ -180,5 +188,5 @@ def _readable(error: ValidationError, origin: str) -> RecipeError:
             f"recipe {origin!r} lacks {key}",
             'give it a value, or start from a complete recipe: extends = "multi-width"',
         )
-    shown = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+    shown = "" if isinstance(first["input"], dict) else f" = {shortened(first['input'])}"
     return RecipeError(f"{key}{shown} in recipe {origin!r}: {message}", f"change {key}")

@@ -1,11 +1,16 @@
 """Short spellings on the command line: `adamw:learning_rate=1e-3`, `128..8192:x4`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mulo_cli.errors import UsageError
+from mulo_cli.recipes.nearest import shortened
 
 MAX_WIDTHS = 64
+
+_WIDTH = re.compile("0*[1-9][0-9]{0,8}", re.ASCII)
+"""Up to a thousand million: beyond that it is a slip, not a network."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def _parse_range(part: str, text: str) -> list[int]:
     factor = _positive(factor_text.removeprefix("x"), text) if colon else 2
     if end < start or factor < 2 or (colon and not factor_text.startswith("x")):
         raise UsageError(
-            f"--widths {text!r} is not an ascending range",
+            f"--widths {shortened(text)} is not an ascending range",
             "for example 128..8192 (doubling), 128..8192:x4 or 128,512,1024",
         )
     widths = [start]
@@ -75,9 +80,9 @@ def _parse_range(part: str, text: str) -> list[int]:
 
 
 def _positive(digits: str, text: str) -> int:
-    if not digits.isascii() or not digits.isdecimal() or int(digits) == 0:
+    if not _WIDTH.fullmatch(digits):
         raise UsageError(
-            f"--widths {text!r}: {digits!r} is not a positive whole number",
+            f"--widths {shortened(text)}: {shortened(digits)} is not a positive whole number",
             "for example 128..8192 (doubling), 128..8192:x4 or 128,512,1024",
         )
     return int(digits)

@@ -1,4 +1,4 @@
-"""An artefact is there whole or not at all, and what is read back is what was written, to the bit."""
+"""An artefact is there whole or not at all, and is read back as it was written, to the bit."""
 
 import dataclasses
 import json
@@ -17,7 +17,6 @@ from mulo_cli.artefacts.trees import tree_checksum
 from mulo_cli.assembly import load_learned_optimizer
 from mulo_cli.errors import ArtefactError, OutputError
 from tests.worlds import small_optimizer
-
 
 # Orbax drops its own half-awaited reads when a file turns out to be damaged
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -185,12 +184,9 @@ def test_whatever_happens_to_a_file_theta_is_right_or_refused(saved, tmp_path, d
         damage(copy / "theta" / name)
         before = contents(copy)
         try:
-            theta = load_learned_optimizer(copy)[2]
-        except ArtefactError as error:
-            assert error.hint
+            same_bits(load_learned_optimizer(copy)[2], THETA)
+        except ArtefactError:
             refusals.append(name)
-        else:
-            same_bits(theta, THETA)
         assert contents(copy) == before, f"reading changed something after {name}"
     assert refusals, "the test must be able to fail"
 

@@ -140,9 +140,7 @@ def test_under_mup_a_network_starts_with_the_same_activations_at_every_width(nam
     sizes = {}
     for width in (64, 1_024):
         network, params = start(name, True, width)
-        logits, captured = network.apply(
-            {"params": params}, images(), capture_intermediates=True
-        )
+        logits, captured = network.apply({"params": params}, images(), capture_intermediates=True)
         hidden = {k: v for k, v in captured["intermediates"].items() if k != "readout"}
         hidden.pop("__call__")
         sizes[width] = [float(jnp.std(layer["__call__"][0])) for layer in hidden.values()]

@@ -97,7 +97,6 @@ def optax_promotes():
         yield
 
 
-
 @pytest.fixture(scope="module", params=sorted(LEARNED_OPTIMIZERS))
 def learned_name(request):
     return request.param
@@ -219,9 +218,7 @@ def test_a_hand_designed_optimizer_descends_a_quadratic(name):
     assert float(loss(end)) < 0.01 * float(losses[0])
 
 
-@pytest.mark.parametrize(
-    ("name", "reference"), [("adamw", optax.adamw), ("muadam", optax.adam)]
-)
+@pytest.mark.parametrize(("name", "reference"), [("adamw", optax.adamw), ("muadam", optax.adam)])
 def test_defaults_are_those_of_optax(name, reference):
     ours = OPTIMIZERS[name].make(
         OPTIMIZERS[name].defaults, jax.tree.map(lambda _: ROLES["readout"], ROLES), STEPS

@@ -24,9 +24,10 @@ STEP_SIZE = 0.01
 PARAM_SCALE = 0.05
 """Parameters and their updates are so small that storing them in float32 loses less than 1e-8."""
 
-TOLERANCE = 2e-3
+TOLERANCE = 3e-4
 """Relative to the largest output of the network. 1 - decay is formed in float32: of 1 - 0.999 it
-keeps four digits (6e-8 / 1e-3 = 6e-5), which 39 features, three layers and six updates pass on."""
+keeps four digits (6e-8 / 1e-3 = 6e-5), which features, layers and six updates may pass on a few
+times. The worst of 400 draws was 3e-5; any constant doubled, 1e-6 or 1e-9, shows with 2e-2."""
 
 SHAPES = [(), (1,), (7,), (3, 5), (5, 3), (4, 4), (1, 6), (2, 3, 4), (3, 3, 2), (2, 2, 3, 3)]
 """Every rank from 0 to 4, with ties between axes, both orders, and axes of length one."""
@@ -174,9 +175,7 @@ def theta():
 def world(seed: int, *shapes):
     generator = np.random.default_rng(seed)
     params = [np.asarray(generator.standard_normal(s), np.float32) for s in shapes]
-    gradients = [
-        np.asarray(generator.standard_normal((UPDATES, *s)), np.float32) for s in shapes
-    ]
+    gradients = [np.asarray(generator.standard_normal((UPDATES, *s)), np.float32) for s in shapes]
     return params, gradients
 
 
@@ -243,7 +242,9 @@ def test_the_loss_and_the_horizon_are_ignored(theta):
 
 def test_it_counts_its_updates_and_starts_from_nothing():
     params = [jnp.ones((3, 2))]
-    optimizer = small_fc_lopt(CONFIG).build(small_fc_lopt(CONFIG).init(jax.random.key(0)), [role(3)], jnp.int32(1))
+    optimizer = small_fc_lopt(CONFIG).build(
+        small_fc_lopt(CONFIG).init(jax.random.key(0)), [role(3)], jnp.int32(1)
+    )
     state = optimizer.init(params)
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state))
     step = jax.jit(optimizer.update)

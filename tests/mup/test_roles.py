@@ -143,9 +143,7 @@ def of_shape(*shape):
     ],
     ids=["other depth", "other number of axes", "three axes", "unknown override"],
 )
-def test_what_cannot_be_told_is_an_error_that_names_the_leaf(
-    small, large, overrides, said, hinted
-):
+def test_what_cannot_be_told_is_an_error_that_names_the_leaf(small, large, overrides, said, hinted):
     with pytest.raises(RoleError) as caught:
         infer_roles(small, large, overrides)
     assert said in caught.value.message

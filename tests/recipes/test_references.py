@@ -32,7 +32,13 @@ def test_an_optimizer_is_a_name_or_a_path_and_settings(text, name, given_setting
 
 @pytest.mark.parametrize(
     "text",
-    ["adamw:learning_rate=", "adamw:learning_rate=fast", "adamw:b1=0.9,", "adamw:b1=0.9,b2", "a:=1"],
+    [
+        "adamw:learning_rate=",
+        "adamw:learning_rate=fast",
+        "adamw:b1=0.9,",
+        "adamw:b1=0.9,b2",
+        "a:=1",
+    ],
 )
 def test_a_setting_without_a_number_is_refused_with_an_example(text):
     with pytest.raises(UsageError) as caught:
@@ -87,7 +93,9 @@ def test_a_number_of_thousands_of_digits_is_refused_and_not_an_accident(text):
 
 
 WORDS = st.lists(
-    st.sampled_from(["128", "8192", "..", ":", "x", "4", ",", " ", "=", "adamw", "1e-3", "b1", "-"]),
+    st.sampled_from(
+        ["128", "8192", "..", ":", "x", "4", ",", " ", "=", "adamw", "1e-3", "b1", "-"]
+    ),
     max_size=8,
 ).map("".join)
 

@@ -1,0 +1,155 @@
+"""A run directory takes what is its own, and never touches what is somebody else's."""
+
+import json
+import os
+
+import pytest
+
+from mulo_cli.errors import OutputError
+from mulo_cli.results.records import MetaStepRecord, ValidationRecord
+from mulo_cli.results.run_directory import RunDirectory
+from mulo_cli.results.store import read_lines
+
+
+def meta_step(step: int) -> MetaStepRecord:
+    return MetaStepRecord(step, {"a": 1.0}, float("inf"), {"a": 1.0}, {"a": 0.1}, {"a": 0}, 10.0)
+
+
+def validation(step: int) -> ValidationRecord:
+    return ValidationRecord(step, {"a": 1.0}, {"a": 1.0}, best=True)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDirectory:
+    """Return a finished run with everything that a run has."""
+    run = RunDirectory(tmp_path / "run")
+    run.create()
+    run.write_recipe("seed = 0\n")
+    run.write_environment({"python": "3"})
+    for step in range(4):
+        if step % 2 == 0:
+            run.append(validation(step))
+        run.append(meta_step(step))
+    (run.checkpoints / "3").mkdir(parents=True)
+    (run.checkpoints / "3" / "state").write_text("numbers")
+    run.artefact.mkdir()
+    (run.artefact / "card.json").write_text("{}")
+    return run
+
+
+def everything(root) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_it_is_made_with_all_folders_above_it_and_may_be_there_already_when_empty(tmp_path):
+    run = RunDirectory(tmp_path / "a" / "b")
+    for _ in range(2):
+        run.refuse_foreign()
+        run.create()
+    assert run.root.is_dir()
+    assert not run.exists()
+    assert not run.finished()
+
+
+def test_a_run_begins_with_its_recipe_and_ends_with_its_artefact(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.create()
+    assert (run.exists(), run.finished()) == (False, False)
+    run.write_recipe("seed = 0\n")
+    assert (run.exists(), run.finished()) == (True, False)
+    run.artefact.mkdir()
+    assert not run.finished(), "a folder without its card is not finished"
+    (run.artefact / "card.json").write_text("{}")
+    assert (run.exists(), run.finished()) == (True, True)
+
+
+def test_what_is_written_can_be_read(run):
+    assert run.recipe.read_text() == "seed = 0\n"
+    assert json.loads(run.environment.read_text()) == {"python": "3"}
+    assert len(list(read_lines(run.metrics))) == 6
+
+
+def test_a_run_that_is_there_is_taken_up_as_it_is(run):
+    before = everything(run.root)
+    run.refuse_foreign()
+    run.create()
+    assert everything(run.root) == before
+
+
+def test_a_folder_of_something_else_is_refused_and_not_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError) as caught:
+        RunDirectory(tmp_path).refuse_foreign()
+    assert "not a run directory" in caught.value.message
+    assert "--out" in caught.value.hint
+    assert everything(tmp_path) == {"thesis.tex": b"mine"}
+
+
+def test_a_file_in_its_place_is_refused_and_not_touched(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(OutputError):
+        RunDirectory(tmp_path / "run").refuse_foreign()
+    with pytest.raises(OutputError):
+        RunDirectory(tmp_path / "run").create()
+    assert everything(tmp_path) == {"run": b"mine"}
+
+
+def test_a_place_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="cannot write"):
+        RunDirectory(tmp_path / "file" / "run").create()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_folder_without_permission_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="cannot write"):
+        RunDirectory(tmp_path / "run").create()
+
+
+def test_clearing_removes_the_run_and_nothing_that_lies_beside_it(run):
+    (run.root / "notes.txt").write_text("mine")
+    (run.root / "plots").mkdir()
+    (run.root / "plots" / "loss.png").write_text("mine too")
+    run.clear()
+    assert not run.exists()
+    assert everything(run.root) == {"notes.txt": b"mine", "plots/loss.png": b"mine too"}
+    assert not run.checkpoints.exists()
+    assert not run.artefact.exists()
+
+
+def test_clearing_what_is_not_a_run_removes_nothing(run):
+    run.recipe.unlink()
+    before = everything(run.root)
+    run.clear()
+    assert everything(run.root) == before
+
+
+def test_after_clearing_the_folder_can_be_used_again(run):
+    run.clear()
+    run.create()
+    run.write_recipe("seed = 1\n")
+    run.append(meta_step(0))
+    assert [r["step"] for r in read_lines(run.metrics)] == [0]
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_rewinding_drops_what_will_be_done_again(run, step):
+    before = run.metrics.read_text().splitlines()
+    run.rewind_metrics(step)
+    after = run.metrics.read_text().splitlines()
+    assert after == [line for line in before if json.loads(line)["step"] < step]
+
+
+def test_rewinding_mends_a_torn_line_so_that_the_next_record_stands_alone(run):
+    with run.metrics.open("a") as file:
+        file.write('{"step": 3, "kind": "met')
+    run.rewind_metrics(3)
+    run.append(meta_step(3))
+    kinds = [(r["step"], r["kind"]) for r in read_lines(run.metrics)]
+    assert kinds[-2:] == [(2, "meta-step"), (3, "meta-step")]
+
+
+def test_rewinding_a_run_without_metrics_is_nothing(tmp_path):
+    RunDirectory(tmp_path).rewind_metrics(3)
+    assert not list(tmp_path.iterdir())
