@@ -86,9 +86,9 @@ def build_task(section: TaskSection, dataset: Dataset, width: int, parametrizati
     make = _look_up("optimizee", section.optimizee, OPTIMIZEES)
     if section.batch_size > dataset.size("train"):
         raise UsageError(
-            f"task.batch_size = {section.batch_size} is larger than {dataset.name} "
+            f"a batch size of {section.batch_size} is larger than {dataset.name} "
             f"({dataset.size('train')} training examples)",
-            "lower task.batch_size",
+            "lower the batch size",
         )
 
     def make_network(width: int) -> nn.Module:

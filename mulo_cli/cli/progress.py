@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mulo_cli.cli.tables import with_unit
+from mulo_cli.cli.tables import duration, with_unit
 from mulo_cli.cli.terminal import Terminal
 from mulo_cli.results.records import MetaStepRecord, ValidationRecord
 
@@ -108,27 +108,32 @@ class PlainProgress:
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
-        self._total = 0
-        self._next = 0.0
+        self._total = self._first = 0
+        self._began = self._next = 0.0
 
     def start(self, step: int, total: int) -> None:
         """Say where the run begins."""
-        self._total = total
-        self._began, self._first = time.monotonic(), step
+        self._total, self._first = total, step
 
     def update(self, seen: Seen) -> None:
         """Write a line if there is something to say, or it is time."""
         now = time.monotonic()
+        if seen.step <= self._first + 1:
+            self._began = now  # the first step compiles: it tells nothing about the others
         if not seen.fresh_validation and now < self._next:
             return
         self._next = now + PLAIN_SECONDS
-        done = seen.step - self._first
-        left = (now - self._began) / done * (self._total - seen.step) if done > 0 else None
-        eta = f" · about {left:.0f} s left" if left else ""
         validation = f" · validation {seen.validation:.3f}" if seen.fresh_validation else ""
         self._terminal.info(
-            f"meta-step {seen.step}/{self._total}{validation} · {seen.describe()}{eta}"
+            f"meta-step {seen.step}/{self._total}{validation} · {seen.describe()}"
+            f"{self._time_left(seen.step, now)}"
         )
+
+    def _time_left(self, step: int, now: float) -> str:
+        if step <= self._first + 1:
+            return ""
+        seconds = (now - self._began) / (step - self._first - 1) * (self._total - step)
+        return f" · about {duration(seconds)} left" if seconds else ""
 
     def stop(self) -> None:
         """Nothing is left to remove."""

@@ -277,7 +277,20 @@ def break_the_move(monkeypatch):
     monkeypatch.setattr(store.Path, "rename", rename)
 
 
-@pytest.mark.parametrize("broken", [break_checkpoints, break_card, break_the_move])
+def break_the_last_move(monkeypatch):
+    rename = Path.rename
+
+    def only_others(self, target):
+        if "draft" in self.name:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(store.Path, "rename", only_others)
+
+
+@pytest.mark.parametrize(
+    "broken", [break_checkpoints, break_card, break_the_move, break_the_last_move]
+)
 def test_a_save_that_fails_leaves_the_former_artefact_and_nothing_else(
     artefact, monkeypatch, broken
 ):

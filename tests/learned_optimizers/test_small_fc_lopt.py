@@ -241,10 +241,8 @@ def test_the_loss_and_the_horizon_are_ignored(theta):
 
 
 def test_it_counts_its_updates_and_starts_from_nothing():
-    params = [jnp.ones((3, 2))]
-    optimizer = small_fc_lopt(CONFIG).build(
-        small_fc_lopt(CONFIG).init(jax.random.key(0)), [role(3)], jnp.int32(1)
-    )
+    params, learned = [jnp.ones((3, 2))], small_fc_lopt(CONFIG)
+    optimizer = learned.build(learned.init(jax.random.key(0)), [role(3)], jnp.int32(1))
     state = optimizer.init(params)
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state))
     step = jax.jit(optimizer.update)
