@@ -103,16 +103,14 @@ def meta_train(
     meta_step = make_meta_step(training.estimators, training.optimizer)
     validators = make_validators(training.tasks, training.learned_optimizer, training.validation)
     data = tuple(jax.tree.map(jnp.asarray, task.data) for task in training.tasks)
-    step = begun.step
+    step, finished = begun.step, False
     while not should_stop():
-        if _due(step, training.validation.every, training.steps):
-            losses = {
-                task.name: jax.device_get(validate(state.meta.theta, root, of_task))
-                for task, validate, of_task in zip(training.tasks, validators, data, strict=True)
-            }
-            state, record = _judge(state, losses, step)
+        if step % training.validation.every == 0 or step == training.steps:
+            losses = [v(state.meta.theta, root, d) for v, d in zip(validators, data, strict=True)]
+            state, record = _judge(training.tasks, state, jax.device_get(losses), step)
             yield record
-        if step == training.steps or should_stop():
+        finished = step == training.steps
+        if finished or should_stop():
             break
         started = time.perf_counter()
         meta, info = meta_step(state.meta, root, data)
@@ -128,7 +126,7 @@ def meta_train(
         checkpoints.save(state)
     yield Ended(
         step=step,
-        finished=step == training.steps,
+        finished=finished,
         best=jax.device_get(state.best),
         theta=jax.device_get(state.meta.theta),
         checksum=tree_checksum(state.meta.theta),
@@ -153,23 +151,19 @@ def _begin(
     return restored.state, Begun(int(restored.state.meta.step), restored.damaged)
 
 
-def _due(step: int, every: int, last: int) -> bool:
-    return step % every == 0 or step == last
-
-
 def _judge(
-    state: RunState, losses: dict[str, ValidationLosses], step: int
+    tasks: tuple[Task, ...], state: RunState, losses: list[ValidationLosses], step: int
 ) -> tuple[RunState, ValidationRecord]:
     """Keep theta if no earlier one had a lower loss averaged over tasks."""
-    loss = float(np.mean([task_losses.mean for task_losses in losses.values()]))
+    loss = float(np.mean([of_task.mean for of_task in losses]))
     better = loss < float(state.best.loss)
     if better:
         theta = jax.tree.map(jnp.copy, state.meta.theta)
         state = state._replace(best=BestTheta(theta, jnp.float32(loss), jnp.int32(step)))
     record = ValidationRecord(
         step=step,
-        mean_loss={task: float(of_task.mean) for task, of_task in losses.items()},
-        final_loss={task: float(of_task.final) for task, of_task in losses.items()},
+        mean_loss={t.name: float(of.mean) for t, of in zip(tasks, losses, strict=True)},
+        final_loss={t.name: float(of.final) for t, of in zip(tasks, losses, strict=True)},
         best=better,
     )
     return state, record
