@@ -117,8 +117,7 @@ def _vary(
     """Lay the asked variants over a recipe's own settings."""
     values = {key: value for key, value in raw.items() if key not in META_KEYS}
     variants = raw.get("variants", {})
-    if not isinstance(variants, dict):
-        raise RecipeError(f"variants in {origin!r} is not a table", "write [variants.NAME.section]")
+    _check_variants(variants, origin)
     if scale is not None and scale != values.get("scale") and scale not in variants:
         raise RecipeError(
             f"recipe {origin!r} has no scale {scale!r}",
@@ -128,13 +127,19 @@ def _vary(
     values["parametrization"] = parametrization or values.get("parametrization", "mup")
     chosen = (values["scale"], values["parametrization"])
     for name in (*map(str, chosen), "-".join(map(str, chosen))):
-        variant = variants.get(name, {})
+        values = _merge(values, variants.get(name, {}))
+    return values
+
+
+def _check_variants(variants: Any, origin: str) -> None:
+    """Refuse what no variant can mean, also in those that were not chosen."""
+    tables = variants.items() if isinstance(variants, dict) else [("variants", variants)]
+    for name, variant in tables:
         if not isinstance(variant, dict):
             raise RecipeError(
-                f"variant {name!r} in {origin!r} is not a table", "write [variants.NAME.section]"
+                f"{name} in recipe {origin!r} is not a table", "write [variants.NAME.section]"
             )
-        values = _merge(values, variant)
-    return values
+        _refuse_unknown_keys(variant, f"{origin} (variant {name})")
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

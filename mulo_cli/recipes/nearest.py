@@ -19,6 +19,9 @@ def shortened(value: object) -> str:
 def nearest_hint(unknown: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant, else which there are."""
     known = sorted(known)
+    inside = [name for name in known if name.startswith(f"{unknown}.")]
+    if inside:
+        return f"{unknown} is a section: set {', '.join(inside)}"
     close = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
     if not close:  # the section may be missing or wrong while the key is right
         last = unknown.rsplit(".", 1)[-1]

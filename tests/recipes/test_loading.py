@@ -446,3 +446,17 @@ def test_any_table_is_a_recipe_or_a_recipe_error(table, extends, tmp_path):
 @given(key=st.sampled_from(known_keys()) | st.text(max_size=5), value=st.text(max_size=10) | LEAVES)
 def test_any_override_is_a_recipe_or_a_recipe_error(key, value, tmp_path):
     recipe_or_refusal(tmp_path / "fuzz.toml", 'extends = "multi-width"\n', [f"{key}={value}"])
+
+
+def test_a_slip_in_a_variant_that_was_not_chosen_is_refused_too(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('extends = "multi-width"\n[variants.paper.task]\nwidth = [8]\n')
+    with pytest.raises(RecipeError, match=r"task\.width") as refused:
+        load_recipe(str(recipe), "desk")
+    assert "task.widths" in refused.value.hint
+
+
+def test_setting_a_whole_section_lists_its_keys():
+    with pytest.raises(RecipeError) as refused:
+        load_recipe("multi-width", overrides=["validation=3"])
+    assert "validation.every" in refused.value.hint
