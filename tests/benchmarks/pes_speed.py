@@ -69,7 +69,9 @@ def measure(width: int, options: argparse.Namespace) -> dict[str, Any]:
         key = jax.random.key(repetition)
         (_, state, _), seconds = timed(ours, key, theta, state, task.data)
         times.append((seconds, timed(floor, key, task.data)[1]))
-    pes_seconds, sgd_seconds = (statistics.median(column) for column in zip(*times[1:], strict=True))
+    pes_seconds, sgd_seconds = (
+        statistics.median(column) for column in zip(*times[1:], strict=True)
+    )
     steps = len(SIGNS) * pairs * k
     ratios = sorted(a / b for a, b in times[1:])
     return {

@@ -38,15 +38,17 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, **dull, **extra}
 
 
-def mulo(*arguments: str, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+def mulo(
+    *arguments: str, cwd: Path, timeout: float = 300, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; `extra` are environment variables."""
     return subprocess.run(
         [*MULO, *arguments],
         cwd=cwd,
         env=environment(**extra),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
 
@@ -63,9 +65,7 @@ def start(*arguments: str, cwd: Path, **extra: str) -> subprocess.Popen[str]:
     )
 
 
-def mulo_limited(
-    *arguments: str, cwd: Path, file_size: int
-) -> subprocess.CompletedProcess[str]:
+def mulo_limited(*arguments: str, cwd: Path, file_size: int) -> subprocess.CompletedProcess[str]:
     """Run a command that cannot write any file beyond `file_size` bytes."""
     no_cache = {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # its files are larger than the limit
     return subprocess.run(

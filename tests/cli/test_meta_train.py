@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import TINY, mulo, start, mulo_limited
+from tests.cli.programs import TINY, mulo, mulo_limited, start
 
 
 def train(cwd: Path, out: str, *more: str, **extra: str):

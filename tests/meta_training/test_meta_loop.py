@@ -54,7 +54,7 @@ def run(directory: Path, stop_after: int | None = None, what: MetaTraining | Non
 
     checkpoints = Checkpoints(directory, keep=2)
     for record in meta_train(what or training(), checkpoints, should_stop):
-        records.append(record)  # noqa: PERF402 - should_stop looks at the list while it grows
+        records.append(record)  # should_stop looks at the list while it grows
     checkpoints.close()
     return records
 
@@ -124,7 +124,7 @@ def test_the_best_theta_is_the_one_of_the_lowest_validation(uninterrupted):
     best = uninterrupted[-1].best
     assert int(best.step) == lowest.step
     assert float(best.loss) == pytest.approx(lowest.mean_loss["quadratic"])
-    assert [r.best for r in validations][0]
+    assert validations[0].best
 
 
 def test_a_theta_that_is_not_finite_is_an_error_that_names_it(tmp_path):
