@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 UNITS = ("", " k", " M", " G", " T", " P", " E")
 
 
-def with_unit(number: float) -> str:
+def with_unit(number: int | float) -> str:
     """Return a large number in three digits: 1234567 is `1.23 M`."""
     power = min(int(math.log10(number) // 3), len(UNITS) - 1) if number >= 1 else 0
     return f"{number / 1000**power:.3g}{UNITS[power]}"
@@ -102,7 +102,7 @@ def budget_facts(budget: "Budget", seconds: float) -> dict[str, str]:
     }
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """Return a length of time in the unit people would use."""
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:

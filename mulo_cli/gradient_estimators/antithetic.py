@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from mulo_cli.gradient_estimators.base import EstimateInfo, GradientEstimator
@@ -172,7 +173,7 @@ def _outcome(
     return PairOutcome(
         gradient=jax.tree.map(lambda x: scale * x, credited),
         loss=0.5 * (positive + negative),
-        perturbation_norm=_norm(credited),
+        perturbation_norm=optax.tree.norm(credited),
         diverged=jnp.any(~jnp.isfinite(losses) | above),
     )
 
@@ -195,10 +196,10 @@ def _in_blocks(
 def _summary(outcomes: PairOutcome, gradient: Theta) -> EstimateInfo:
     pairs = outcomes.loss.shape[0]
     deviations = jax.tree.map(lambda g, mean: g - mean, outcomes.gradient, gradient)
-    variance_of_mean = jnp.square(_norm(deviations)) / (pairs * (pairs - 1.0))
+    variance_of_mean = jnp.square(optax.tree.norm(deviations)) / (pairs * (pairs - 1.0))
     return EstimateInfo(
         meta_loss=jnp.mean(outcomes.loss),
-        signal_to_noise=_norm(gradient) / jnp.sqrt(variance_of_mean),
+        signal_to_noise=optax.tree.norm(gradient) / jnp.sqrt(variance_of_mean),
         perturbation_norm=jnp.mean(outcomes.perturbation_norm),
         diverged_pairs=jnp.sum(outcomes.diverged, dtype=jnp.int32),
     )
@@ -206,7 +207,3 @@ def _summary(outcomes: PairOutcome, gradient: Theta) -> EstimateInfo:
 
 def _select(condition: Bool[Array, ""], if_true: PairState, if_false: PairState) -> PairState:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), if_true, if_false)
-
-
-def _norm(theta: Theta) -> Float[Array, ""]:
-    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(theta)))

@@ -227,5 +227,5 @@ def test_a_dry_run_tells_the_cost_without_data_and_runs_nothing(tmp_path, recipe
     told = json.loads(done.stdout)
     assert told["recipe"]["scale"] == scale
     assert told["budget"]["meta_training_flops"] > 0
-    assert told["budget"]["meta_parameters"] == (197 if scale == "desk" else 2409)
+    assert told["budget"]["meta_parameters"] == (417 if scale == "desk" else 2409)
     assert list(tmp_path.iterdir()) == []
