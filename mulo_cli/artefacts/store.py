@@ -18,6 +18,7 @@ from mulo_cli.types import Theta
 CARD = "card.json"
 THETA = "theta"
 THETA_LAST = "theta_last"
+ORBAX_NOTE = "commit_success.txt"
 
 
 def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta) -> None:
@@ -34,6 +35,8 @@ def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta) -> No
             checkpointer.save(draft / THETA, theta)
             checkpointer.wait_until_finished()
             checkpointer.save(draft / THETA_LAST, theta_last)
+            checkpointer.wait_until_finished()
+        _forget_where_written(draft)
         (draft / CARD).write_text(to_json(card), "utf-8")
         _put_in_place(draft, path)
     except Exception as error:  # Orbax raises many kinds
@@ -42,6 +45,12 @@ def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta) -> No
             f"cannot write the artefact {str(path)!r}: {reason(error)}",
             "free some space or choose another place; the run's checkpoints are untouched",
         ) from error
+
+
+def _forget_where_written(draft: Path) -> None:
+    """Delete Orbax's note of success, which holds the path of this machine and nothing else."""
+    for note in draft.rglob(ORBAX_NOTE):
+        note.unlink()
 
 
 def _put_in_place(draft: Path, path: Path) -> None:

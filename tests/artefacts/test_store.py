@@ -109,6 +109,11 @@ def test_the_last_theta_lies_beside_the_kept_one(saved):
     assert tree_checksum(last) == CARD.last_checksum != CARD.checksum
 
 
+def test_it_does_not_tell_where_it_was_written(saved):
+    for file in saved.rglob("*"):
+        assert file.is_dir() or str(saved.parent).encode() not in file.read_bytes(), file
+
+
 @pytest.mark.parametrize("inside", ["", "artefact"], ids=["the run", "the artefact itself"])
 def test_it_is_found_from_the_run_or_from_itself(artefact, inside):
     path = artefact.parent / inside

@@ -99,13 +99,11 @@ def test_with_one_truncation_per_run_it_is_full_es_to_the_bit(name, getkey):
     state = estimator.init(getkey(), theta)
     # the state says that every pair is at its horizon: as after any truncation with K = T
     state = state._replace(inner=state.inner._replace(step=state.inner.step + 5))
-    estimate = jax.jit(estimator.estimate)
-    reference = jax.jit(
-        lambda key: full_antithetic_es(task, optimizer, config, key, theta, task.data)
-    )
     for key in (getkey(), getkey()):
-        found, state, _ = estimate(key, theta, state, task.data)
-        jax.tree.map(np.testing.assert_array_equal, found, reference(key))
+        # not as one compiled program each: fused multiply-adds round as the fusion happens to fall
+        found, state, _ = estimator.estimate(key, theta, state, task.data)
+        expected = full_antithetic_es(task, optimizer, config, key, theta, task.data)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_perturbations_accumulate_within_a_run_and_are_forgotten_at_its_end():
