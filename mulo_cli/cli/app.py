@@ -15,6 +15,7 @@ from mulo_cli.cli.commands.rank import rank
 from mulo_cli.cli.commands.tune_adam import tune_adam
 from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.render import (
+    file_error,
     render_crash,
     render_error,
     render_outcome,
@@ -76,5 +77,7 @@ def run(terminal: Terminal) -> int:
         return render_usage_error(terminal, error.format_message())
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
+    except OSError as error:  # a path that is too long, a folder that may not be read ...
+        return render_error(terminal, file_error(error))
     except Exception as error:
         return render_crash(terminal, error)

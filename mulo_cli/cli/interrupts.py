@@ -1,12 +1,15 @@
 """Ctrl-C and SIGTERM as a request to save and end; a second one ends at once."""
 
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from mulo_cli.cli.outcome import ExitCode
-from mulo_cli.cli.terminal import Terminal
+
+STDERR = 2
+"""Its file descriptor."""
 
 EXIT_CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
 
@@ -28,8 +31,12 @@ class StopRequest:
 
 
 @contextmanager
-def stop_request(terminal: Terminal) -> Iterator[StopRequest]:
-    """Turn the first signal into a request for as long as the context lasts."""
+def stop_request() -> Iterator[StopRequest]:
+    """Turn the first signal into a request for as long as the context lasts.
+
+    The handler writes to stderr's file itself: it may interrupt somebody who is just printing, and
+    whoever read our stderr may have died of the same Ctrl-C.
+    """
     request = StopRequest()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -37,7 +44,8 @@ def stop_request(terminal: Terminal) -> Iterator[StopRequest]:
         if request():
             raise KeyboardInterrupt
         request.signal = signal.Signals(number)
-        terminal.info(f"{request.signal.name}: saving after this step (again to end at once)")
+        with suppress(OSError):
+            os.write(STDERR, f"{request.signal.name}: saving after this step\n".encode())
 
     former = {number: signal.signal(number, on_signal) for number in EXIT_CODES}
     try:

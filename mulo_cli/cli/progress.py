@@ -50,6 +50,10 @@ class Seen:
         self.rate: float | None = None
         self.fresh_validation = False
 
+    def resume(self, step: int, best: tuple[float, int] | None) -> None:
+        """Start from what a former session had reached."""
+        self.step, self.best = step, best
+
     def add(self, record: MetaStepRecord | ValidationRecord) -> None:
         """Take in one record."""
         self.fresh_validation = isinstance(record, ValidationRecord)

@@ -8,9 +8,12 @@ import traceback
 
 from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.terminal import Terminal
-from mulo_cli.errors import MuloError
+from mulo_cli.errors import MuloError, OutputError
 
 DEBUG_VARIABLE = "MULO_DEBUG"
+
+SHOWN_PATH = 200
+"""Characters of a path that an error shows."""
 
 
 def silence_libraries() -> None:
@@ -42,6 +45,12 @@ def render_usage_error(terminal: Terminal, message: str) -> int:
     """Print what was wrong with the command line; return the exit code."""
     terminal.error(message.rstrip("."), "`mulo COMMAND --help` shows what there is")
     return ExitCode.USAGE
+
+
+def file_error(error: OSError) -> MuloError:
+    """Return the file system's refusal as an error of ours."""
+    named = f" {str(error.filename)[:SHOWN_PATH]!r}" if error.filename else ""
+    return OutputError(f"cannot use the path{named}: {error.strerror}", "give another path")
 
 
 def render_crash(terminal: Terminal, error: Exception) -> int:

@@ -10,12 +10,24 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 
+class _Console(Console):
+    """A console whose reader may leave: work goes on, and is saved, without being watched."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+
+
+def _console(*, stderr: bool) -> Console:
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
 class Terminal:
     """Says things to people; methods are intentions, styles are decided here."""
 
     def __init__(self) -> None:
-        self.out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self.err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.out = _console(stderr=False)
+        self.err = _console(stderr=True)
 
     @property
     def interactive(self) -> bool:

@@ -26,7 +26,10 @@ def sample_horizon(key: PRNGKey, config: HorizonConfig) -> Int[Array, ""]:
     """Draw the horizon of a run that starts anew."""
     log_minimum, log_maximum = jnp.log(config.minimum), jnp.log(config.maximum)
     steps = jnp.exp(jax.random.uniform(key, (), minval=log_minimum, maxval=log_maximum))
-    return (config.truncation * jnp.ceil(steps / config.truncation)).astype(jnp.int32)
+    truncations = jnp.ceil(steps / config.truncation).astype(jnp.int32)
+    # exp(log(maximum)) may round to above the maximum
+    most = -(-config.maximum // config.truncation)
+    return config.truncation * jnp.minimum(truncations, most)
 
 
 def sample_first_horizon(key: PRNGKey, config: HorizonConfig) -> Int[Array, ""]:

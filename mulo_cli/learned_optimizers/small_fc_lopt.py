@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from mulo_cli.errors import RoleError
 from mulo_cli.learned_optimizers.accumulators import (
     Accumulators,
     Decays,
@@ -218,6 +219,7 @@ def _build(
     config: SmallFcLoptConfig, rule: Rule, theta: Theta, roles: Roles, num_steps: Int[Array, ""]
 ) -> optax.GradientTransformationExtraArgs:
     del num_steps  # only VeLO looks at the horizon
+    _refuse_stacked(roles)
     decays = decays_of(theta)
     factors = multipliers(roles, rule)
 
@@ -254,6 +256,14 @@ def _build(
         return _pick(both, "update"), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _refuse_stacked(roles: Roles) -> None:
+    if any(role.stack_axes for role in jax.tree.leaves(roles)):
+        raise RoleError(
+            "small_fc_lopt cannot yet tell layers apart that are stacked into one parameter",
+            "keep one parameter per layer",
+        )
 
 
 class _TensorUpdate(NamedTuple):

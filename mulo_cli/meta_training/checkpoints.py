@@ -4,6 +4,7 @@ A checkpoint holds the whole state and a checksum over its bits. A directory tha
 back, or not to the same bits, is passed over for the one before it.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -121,15 +122,17 @@ class Checkpoints:
         }
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+            whole = restored[INTEGRITY]["checksum"] == tree_checksum(restored[STATE])
         except Exception:  # whatever is wrong with it, an older one may do
             return None
-        whole = restored[INTEGRITY]["checksum"] == tree_checksum(restored[STATE])
         return restored[STATE] if whole else None
 
     def _put_aside(self, steps: list[int]) -> None:
         """Rename damaged checkpoints: their steps will be saved again, and nothing is deleted."""
         for step in steps:
-            (self.directory / str(step)).rename(self.directory / f"damaged-{step}")
+            aside = self.directory / f"damaged-{step}"
+            shutil.rmtree(aside, ignore_errors=True)  # an older wreck of the same step
+            (self.directory / str(step)).rename(aside)
         if steps:
             self._manager.reload()
 

@@ -60,12 +60,16 @@ class Begun:
 
     step: int
     damaged_checkpoints: tuple[int, ...]
+    best: tuple[float, int] | None
+    """Lowest meta-validation loss so far, and its meta-step; None before the first."""
 
 
 @dataclass(frozen=True)
 class Ended:
     """The last record: the run is finished, or was saved because somebody asked it to stop."""
 
+    begun: int
+    """Meta-steps that were done before this session."""
     step: int
     finished: bool
     best: BestTheta
@@ -125,6 +129,7 @@ def meta_train(
     if step % training.checkpoint_every or step == 0:
         checkpoints.save(state)
     yield Ended(
+        begun=begun.step,
         step=step,
         finished=finished,
         best=jax.device_get(state.best),
@@ -147,8 +152,10 @@ def _begin(
 
     restored = checkpoints.restore_latest(jax.eval_shape(init_run, root))
     if restored is None:
-        return init_run(root), Begun(0, ())
-    return restored.state, Begun(int(restored.state.meta.step), restored.damaged)
+        return init_run(root), Begun(0, (), None)
+    best = restored.state.best
+    known = (float(best.loss), int(best.step)) if np.isfinite(best.loss) else None
+    return restored.state, Begun(int(restored.state.meta.step), restored.damaged, known)
 
 
 def _judge(
@@ -156,7 +163,8 @@ def _judge(
 ) -> tuple[RunState, ValidationRecord]:
     """Keep theta if no earlier one had a lower loss averaged over tasks."""
     loss = float(np.mean([of_task.mean for of_task in losses]))
-    better = loss < float(state.best.loss)
+    # a theta that is validated again after resuming is the best once more
+    better = loss < float(state.best.loss) or step == int(state.best.step)
     if better:
         theta = jax.tree.map(jnp.copy, state.meta.theta)
         state = state._replace(best=BestTheta(theta, jnp.float32(loss), jnp.int32(step)))
@@ -185,12 +193,12 @@ def _step_record(
 
 
 def _refuse_non_finite(theta: Theta, info: MetaStepInfo) -> None:
-    if np.isfinite(info.gradient_norm):
+    if info.theta_is_finite:
         return
     for path, leaf in jax.tree.leaves_with_path(jax.device_get(theta)):
         if not np.isfinite(leaf).all():
             raise NumericalError(
                 f"meta-parameter {leaf_name(path)!r} is not finite after a meta-step",
-                "the last checkpoint is from before; lower meta_optimizer.learning_rate or "
+                "the checkpoints are from before; lower meta_optimizer.learning_rate or "
                 "estimator.sigma and start anew",
             )

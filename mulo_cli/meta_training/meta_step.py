@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mulo_cli.gradient_estimators.base import EstimateInfo, EstimatorState, GradientEstimator
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
@@ -31,6 +31,8 @@ class MetaStepInfo(NamedTuple):
     """One per task."""
     gradient_norm: Float[Array, ""]
     """Global norm of the gradient averaged over tasks, before clipping."""
+    theta_is_finite: Bool[Array, ""]
+    """Asked of theta itself: a bounded loss hides a theta that is not."""
 
 
 MetaStep: TypeAlias = Callable[
@@ -82,6 +84,7 @@ def make_meta_step(
         updates, optimizer_state = optimizer.update(mean, state.optimizer_state, state.theta)
         theta = optax.apply_updates(state.theta, updates)
         next_state = MetaState(theta, optimizer_state, tuple(states), state.step + 1)
-        return next_state, MetaStepInfo(tuple(infos), optax.tree.norm(mean))
+        finite = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(theta)]))
+        return next_state, MetaStepInfo(tuple(infos), optax.tree.norm(mean), finite)
 
     return jax.jit(meta_step, donate_argnums=0)

@@ -1,8 +1,8 @@
 """From a name or a file, a scale, a parametrization and overrides to a resolved recipe.
 
-A recipe file may say `extends = "multi-width"` and change a few settings; and it may hold
-`[variants.NAME...]` tables, of which those named after the scale, the parametrization and
-`scale-parametrization` are laid over it, in this order.
+A recipe file may hold `[variants.NAME...]` tables, of which those named after the scale, the
+parametrization and `scale-parametrization` are laid over it, in this order; and it may say
+`extends = "multi-width"` and change a few settings of what that one resolves to.
 """
 
 import json
@@ -20,7 +20,6 @@ from mulo_cli.recipes.nearest import nearest_hint, shortened
 from mulo_cli.recipes.schema import Recipe, as_dict, flatten, known_keys
 
 LIBRARY = resources.files("mulo_cli.recipes") / "library"
-META_KEYS = ("extends", "variants")
 
 
 def library_names() -> list[str]:
@@ -45,8 +44,7 @@ def load_recipe(
     Raises:
         RecipeError: no such recipe, a malformed file, an unknown key, a value out of bounds.
     """
-    raw = _read(reference)
-    values = _vary(raw, reference, scale, parametrization)
+    values = _vary(_read_chain(reference), reference, scale, parametrization)
     for override in overrides:
         _set(values, *_parse_override(override))
     return parse_recipe(values, reference)
@@ -67,23 +65,23 @@ def to_toml(recipe: Recipe) -> str:
     return tomli_w.dumps(as_dict(recipe))
 
 
-def _read(reference: str, ancestors: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a recipe file, laid over what it extends."""
-    if reference in ancestors:
+def _read_chain(reference: str, descendants: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Read a recipe file and all it extends, the eldest first."""
+    if reference in descendants:
         raise RecipeError(
-            f"recipe {reference!r} extends itself (through {' -> '.join(ancestors)})",
+            f"recipe {reference!r} extends itself (through {' -> '.join(descendants)})",
             "remove one of the `extends` lines",
         )
     raw = _parse_file(reference)
     parent = raw.pop("extends", None)
     if parent is None:
-        return raw
+        return [raw]
     if not isinstance(parent, str):
         raise RecipeError(
             f"extends = {parent!r} in {reference!r} is not a string",
             'write the name of a recipe, for example extends = "multi-width"',
         )
-    return _merge(_read(parent, (*ancestors, reference)), raw)
+    return [*_read_chain(parent, (*descendants, reference)), raw]
 
 
 def _parse_file(reference: str) -> dict[str, Any]:
@@ -112,23 +110,30 @@ def _parse_file(reference: str) -> dict[str, Any]:
 
 
 def _vary(
-    raw: dict[str, Any], origin: str, scale: str | None, parametrization: str | None
+    chain: list[dict[str, Any]], origin: str, scale: str | None, parametrization: str | None
 ) -> dict[str, Any]:
-    """Lay the asked variants over a recipe's own settings."""
-    values = {key: value for key, value in raw.items() if key not in META_KEYS}
-    variants = raw.get("variants", {})
-    _check_variants(variants, origin)
-    if scale is not None and scale != values.get("scale") and scale not in variants:
+    """Lay every file's settings, then its chosen variants, over those of the files it extends."""
+    plain: dict[str, Any] = {}
+    for raw in chain:
+        _check_variants(raw.get("variants", {}), origin)
+        plain |= raw
+    offered = {name for raw in chain for name in raw.get("variants", {})}
+    if scale is not None and scale != plain.get("scale") and scale not in offered:
         raise RecipeError(
             f"recipe {origin!r} has no scale {scale!r}",
-            f"its variants are {', '.join(variants) or 'none'}; leave --scale away",
+            f"its variants are {', '.join(sorted(offered)) or 'none'}; leave --scale away",
         )
-    values["scale"] = scale or values.get("scale", "custom")
-    values["parametrization"] = parametrization or values.get("parametrization", "mup")
-    chosen = (values["scale"], values["parametrization"])
-    for name in (*map(str, chosen), "-".join(map(str, chosen))):
-        values = _merge(values, variants.get(name, {}))
-    return values
+    chosen = {
+        "scale": scale or plain.get("scale", "custom"),
+        "parametrization": parametrization or plain.get("parametrization", "mup"),
+    }
+    names = [str(name) for name in chosen.values()]
+    values: dict[str, Any] = {}
+    for raw in chain:
+        values = _merge(values, {k: v for k, v in raw.items() if k != "variants"})
+        for name in (*names, "-".join(names)):
+            values = _merge(values, raw.get("variants", {}).get(name, {}))
+    return values | chosen
 
 
 def _check_variants(variants: Any, origin: str) -> None:

@@ -42,6 +42,12 @@ class TaskSection:
     depth: PositiveInt
     batch_size: PositiveInt
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "TaskSection":
+        if len(set(self.widths)) < len(self.widths):
+            raise ValueError(f"widths = {self.widths} names a width twice")
+        return self
+
 
 @dataclass(frozen=True, config=STRICT)
 class EstimatorSection:

@@ -16,6 +16,9 @@ from typing import Any
 from mulo_cli.errors import OutputError
 from mulo_cli.results.store import append_record, keep_only, not_writable, read_lines, replace_text
 
+BEGINNINGS = ("environment.json",)
+"""What a run that was cut off while it began may have left."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -49,8 +52,8 @@ class RunDirectory:
         return self.root / "artefact"
 
     def exists(self) -> bool:
-        """Whether a run was begun here."""
-        return self.recipe.exists()
+        """Whether a run was begun here: a lone recipe may be the user's own."""
+        return self.recipe.exists() and self.environment.exists()
 
     def finished(self) -> bool:
         """Whether the run here has its artefact."""
@@ -83,18 +86,30 @@ class RunDirectory:
         """Delete the run that is here (and nothing else)."""
         if not self.exists():
             return
-        for path in (self.checkpoints, self.artefact):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in (self.metrics, self.environment, self.recipe):
-            path.unlink(missing_ok=True)
+        try:
+            for path in (self.checkpoints, self.artefact):
+                if path.exists():
+                    shutil.rmtree(path)
+            for path in (self.metrics, self.environment, self.recipe):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise not_writable(self.root, error) from error
 
     def write_recipe(self, toml: str) -> None:
-        """Write the recipe; from here on the folder is a run directory."""
+        """Write the recipe; with the environment there, the folder is a run directory now."""
         replace_text(self.recipe, toml)
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Write versions and machine."""
         replace_text(self.environment, json.dumps(environment, indent=2) + "\n")
+
+    def environment_changes(self, now: dict[str, Any]) -> list[str]:
+        """Name what has changed since the run was begun, as `key: then -> now`."""
+        try:
+            then = json.loads(self.environment.read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [f"{k}: {then.get(k)} -> {v}" for k, v in now.items() if then.get(k) != v]
 
     def append(self, record: Any) -> None:
         """Append one record to the metrics."""
@@ -107,4 +122,4 @@ class RunDirectory:
 
 
 def _has_content(folder: Path) -> bool:
-    return not folder.is_dir() or any(folder.iterdir())
+    return not folder.is_dir() or any(entry.name not in BEGINNINGS for entry in folder.iterdir())

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,14 @@ def append_record(path: Path, record: Any) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file, passing over a last line that was cut off while written."""
-    for line in path.read_text("utf-8").splitlines(keepends=True):
+    """Yield the records of a file up to the first line that was cut off or damaged."""
+    for line in path.read_text("utf-8", errors="replace").splitlines(keepends=True):
         if not line.endswith("\n"):
             return
-        yield json.loads(line)
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
 
 
 def keep_only(path: Path, records: Iterable[dict[str, Any]]) -> None:
@@ -43,6 +47,8 @@ def replace_text(path: Path, text: str) -> None:
         draft.write_text(text, "utf-8")
         draft.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
         raise not_writable(path, error) from error
 
 

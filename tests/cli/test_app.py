@@ -41,6 +41,7 @@ def test_completion_can_be_shown(tmp_path):
     done = mulo("--show-completion", "bash", cwd=tmp_path)
     assert done.returncode in (0, 2)
     assert "Traceback" not in done.stderr
+    assert "defect of mulo" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["coord-check", "tune-adam", "rank"])
@@ -73,5 +74,6 @@ def test_a_closed_pipe_is_quiet(tmp_path):
     assert writer.stderr is not None
     said = writer.stderr.read()
     assert "Traceback" not in said
+    assert "defect of mulo" not in said
     assert "BrokenPipe" not in said
     assert writer.wait(timeout=60) in (0, 1)

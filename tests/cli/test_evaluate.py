@@ -74,3 +74,4 @@ def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, code, sa
     assert said in message
     assert hinted in hint
     assert "Traceback" not in refused.stderr
+    assert "defect of mulo" not in refused.stderr

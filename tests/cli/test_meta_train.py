@@ -136,7 +136,35 @@ def test_when_no_checkpoint_can_be_read_nothing_is_deleted(tmp_path, finished):
     assert refused.returncode == 1
     assert "can be read" in refused.stderr
     assert "Traceback" not in refused.stderr
+    assert "defect of mulo" not in refused.stderr
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
+
+
+def test_overwrite_deletes_nothing_before_the_new_run_is_possible(tmp_path, finished):
+    shutil.copytree(finished, tmp_path / "run")
+    for slip in ("task.dataset=digit", "task.batch_size=100000", "optimizer.architecture=velo2"):
+        refused = train(tmp_path, "run", "--overwrite", "--set", slip)
+        assert refused.returncode == 2
+        assert checksums(tmp_path / "run") == checksums(finished)
+
+
+def test_a_reader_that_leaves_does_not_keep_a_run_from_being_saved(tmp_path, finished):
+    """As in `mulo meta-train 2>&1 | tee log`, where Ctrl-C ends tee as well."""
+    process = start("meta-train", *TINY, "--out", "run", cwd=tmp_path)
+    assert process.stderr is not None
+    assert process.stdout is not None
+    process.stderr.close()
+    process.stdout.close()
+    file = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (file.exists() and file.read_text().count("meta-step") >= 3):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert train(tmp_path, "run").returncode == 0
+    assert checksums(tmp_path / "run") == checksums(finished)
 
 
 def test_overwrite_starts_anew(tmp_path, finished):
@@ -185,6 +213,7 @@ def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, said, hi
     assert said in message
     assert hinted in hint
     assert "Traceback" not in refused.stderr
+    assert "defect of mulo" not in refused.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -204,6 +233,7 @@ def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path):
     assert refused.returncode == 1
     assert "cannot write" in refused.stderr
     assert "Traceback" not in refused.stderr
+    assert "defect of mulo" not in refused.stderr
     debugged = train(tmp_path, "file/run", MULO_DEBUG="1")
     assert "Traceback" in debugged.stderr
 
@@ -214,6 +244,7 @@ def test_a_disk_that_refuses_a_checkpoint_loses_nothing(tmp_path, finished):
     assert refused.returncode == 1, refused.stderr
     assert "cannot write a checkpoint" in refused.stderr
     assert "Traceback" not in refused.stderr
+    assert "defect of mulo" not in refused.stderr
     resumed = train(tmp_path, "run")
     assert resumed.returncode == 0, resumed.stderr
     assert checksums(tmp_path / "run") == checksums(finished)

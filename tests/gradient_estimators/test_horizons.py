@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mulo_cli.gradient_estimators.horizons import (
     HorizonConfig,
@@ -44,3 +45,11 @@ def test_first_horizons_are_cut_by_any_number_of_truncations():
     shares = np.unique(first, return_counts=True)[1] / DRAWS
     np.testing.assert_allclose(shares, 1 / 8, atol=4 * np.sqrt(1 / 8 / DRAWS))
     assert first.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("steps", [50, 100, 350, 500, 1_000, 1_050])
+def test_a_fixed_horizon_is_that_horizon_whatever_logarithms_round_to(steps):
+    fixed = HorizonConfig(steps, steps, 50)
+    keys = jax.random.split(jax.random.key(2), 100)
+    horizons = np.asarray(jax.vmap(lambda key: sample_horizon(key, fixed))(keys))
+    np.testing.assert_array_equal(horizons, steps)

@@ -91,7 +91,8 @@ def test_stopping_after_any_record_and_going_on_changes_no_bit(tmp_path, uninter
     assert isinstance(first[-1], Ended)
     assert not first[-1].finished, "validating the last theta belongs to the run"
     second = run(tmp_path)
-    assert second[0] == Begun(first[-1].step, ())
+    assert isinstance(second[0], Begun)
+    assert second[0].step == first[-1].step
     whole = uninterrupted[-1]
     assert second[-1].checksum == whole.checksum
     jax.tree.map(np.testing.assert_array_equal, second[-1].best, whole.best)
@@ -105,15 +106,20 @@ def test_stopping_again_and_again_changes_no_bit(tmp_path, uninterrupted):
     assert last.checksum == uninterrupted[-1].checksum
 
 
-def test_records_after_resuming_are_those_of_the_uninterrupted_run(tmp_path, uninterrupted):
+@pytest.mark.parametrize("stop_after", [2, 7, 8])
+def test_records_after_resuming_are_those_of_the_uninterrupted_run(
+    tmp_path, uninterrupted, stop_after
+):
     def without_clock(records: list) -> list:
         return [
             dataclasses.replace(r, inner_steps_per_second=0.0)
-            for r in records
             if isinstance(r, MetaStepRecord)
+            else r
+            for r in records
+            if isinstance(r, MetaStepRecord | ValidationRecord)
         ]
 
-    run(tmp_path, stop_after=7)
+    run(tmp_path, stop_after=stop_after)
     resumed = without_clock(run(tmp_path))
     assert resumed == without_clock(uninterrupted)[-len(resumed) :]
 
@@ -129,5 +135,17 @@ def test_the_best_theta_is_the_one_of_the_lowest_validation(uninterrupted):
 
 def test_a_theta_that_is_not_finite_is_an_error_that_names_it(tmp_path):
     broken = dataclasses.replace(training(), optimizer=optax.sgd(float("nan")))
+    with pytest.raises(NumericalError, match="push"):
+        run(tmp_path, what=broken)
+
+
+def test_a_bounded_loss_does_not_hide_a_theta_that_is_not_finite(tmp_path):
+    """Under a ceiling both signs lose equally: the gradient is 0, and finite."""
+    task = quadratic_task()._replace(loss_ceiling=3.0)
+    optimizer = linear_optimizer()
+    estimator = pes(task, optimizer, EstimatorConfig(4, 4, 0.05, 5, 10, 20))
+    broken = dataclasses.replace(
+        training(), tasks=(task,), estimators=(estimator,), optimizer=optax.sgd(float("inf"))
+    )
     with pytest.raises(NumericalError, match="push"):
         run(tmp_path, what=broken)

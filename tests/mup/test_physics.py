@@ -24,6 +24,13 @@ STEPS, SEEDS, SMOOTHING = 60, 2, 10
 ASSETS = Path(__file__).parent.parent.parent / "assets"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def optax_promotes():
+    """Let optax's Adam raise a float to an integer power, which strict mode forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 def loss_curve(width: int, parametrization: str, build) -> np.ndarray:
     """Return the smoothed log loss of one width, averaged over seeds."""
     task = digits_task(width, parametrization, batch_size=64)

@@ -460,3 +460,17 @@ def test_setting_a_whole_section_lists_its_keys():
     with pytest.raises(RecipeError) as refused:
         load_recipe("multi-width", overrides=["validation=3"])
     assert "validation.every" in refused.value.hint
+
+
+@pytest.mark.parametrize("scale", ["desk", "paper"])
+def test_what_a_recipe_says_itself_wins_over_the_variants_of_what_it_extends(tmp_path, scale):
+    recipe = tmp_path / "narrow.toml"
+    recipe.write_text('extends = "multi-width"\nname = "narrow"\n[task]\nwidths = [8, 16]\n')
+    resolved = load_recipe(str(recipe), scale)
+    assert resolved.task.widths == [8, 16]
+    assert resolved.task.dataset == load_recipe("multi-width", scale).task.dataset
+
+
+def test_a_width_that_is_named_twice_is_refused():
+    with pytest.raises(RecipeError, match="twice"):
+        load_recipe("multi-width", overrides=["task.widths=[8,8]"])

@@ -55,12 +55,31 @@ def test_a_run_begins_with_its_recipe_and_ends_with_its_artefact(tmp_path):
     run = RunDirectory(tmp_path)
     run.create()
     assert (run.exists(), run.finished()) == (False, False)
+    run.write_environment({"python": "3"})
+    assert not run.exists()
+    run.refuse_foreign()
     run.write_recipe("seed = 0\n")
     assert (run.exists(), run.finished()) == (True, False)
     run.artefact.mkdir()
     assert not run.finished(), "a folder without its card is not finished"
     (run.artefact / "card.json").write_text("{}")
     assert (run.exists(), run.finished()) == (True, True)
+
+
+def test_a_recipe_of_ones_own_is_no_run_and_is_left_alone(tmp_path):
+    mine = tmp_path / "recipe.toml"
+    mine.write_text("# mine\n")
+    run = RunDirectory(tmp_path)
+    assert not run.exists()
+    with pytest.raises(OutputError):
+        run.refuse_foreign()
+    run.clear()
+    assert mine.read_text() == "# mine\n"
+
+
+def test_what_changed_since_the_run_was_begun_is_named(run):
+    assert run.environment_changes({"python": "3"}) == []
+    assert run.environment_changes({"python": "4"}) == ["python: 3 -> 4"]
 
 
 def test_what_is_written_can_be_read(run):

@@ -74,13 +74,11 @@ def meta_train(
         return _dry_run(terminal, resolved)
     directory = RunDirectory(out or default_out(resolved))
     directory.refuse_foreign()
-    if overwrite:
-        directory.clear()
-    if directory.exists():
+    if directory.exists() and not overwrite:
         refuse_other_recipe(directory, resolved)
         if directory.finished():
             return _already_finished(directory)
-    return _run(terminal, resolved, directory)
+    return _run(terminal, resolved, directory, overwrite=overwrite)
 
 
 def default_out(recipe: "Recipe") -> Path:
@@ -108,32 +106,49 @@ def refuse_other_recipe(directory: "RunDirectory", recipe: "Recipe") -> None:
         )
 
 
-def _run(terminal: Terminal, recipe: "Recipe", directory: "RunDirectory") -> Outcome:
-    """Prepare the directory, run the engine, and write the artefact if it finished."""
+def _run(
+    terminal: Terminal, recipe: "Recipe", directory: "RunDirectory", *, overwrite: bool
+) -> Outcome:
+    """Run the engine, and write the artefact if it finished.
+
+    The directory is touched only when everything the recipe names has been found.
+    """
     from mulo_cli.cli.interrupts import stop_request
-    from mulo_cli.recipes.loading import to_toml
 
     started = time.monotonic()
-    with stop_request(terminal) as request:
+    with stop_request() as request:
         terminal.info(f"meta-training {recipe.name} ({recipe.parametrization}) in {directory.root}")
-        import jax
-
         from mulo_cli.assembly import build_meta_training
         from mulo_cli.meta_training.checkpoints import Checkpoints
-        from mulo_cli.results.environment import describe_environment
 
         training = build_meta_training(recipe)
-        directory.create()
-        directory.write_recipe(to_toml(recipe))
-        kinds = [device.device_kind for device in jax.devices()]
-        directory.write_environment(describe_environment(kinds))
+        if overwrite:
+            directory.clear()
+        _prepare(terminal, directory, recipe)
         checkpoints = Checkpoints(directory.checkpoints, recipe.checkpoint.keep)
-        ended = _watch(terminal, directory, training, checkpoints, request)
-        checkpoints.close()
-    if not ended.finished:
-        return _interrupted(directory, ended, training.steps, request.exit_code)
-    write_artefact(directory, recipe, ended)
+        try:
+            ended = _watch(terminal, directory, training, checkpoints, request)
+        finally:
+            checkpoints.close()
+        if not ended.finished:
+            return _interrupted(directory, ended, training.steps, request.exit_code)
+        write_artefact(directory, recipe, ended)
     return _finished(directory, recipe, ended, time.monotonic() - started)
+
+
+def _prepare(terminal: Terminal, directory: "RunDirectory", recipe: "Recipe") -> None:
+    """Write what the run is and where it runs; warn if it was begun under something else."""
+    import jax
+
+    from mulo_cli.recipes.loading import to_toml
+    from mulo_cli.results.environment import describe_environment
+
+    environment = describe_environment([device.device_kind for device in jax.devices()])
+    directory.create()
+    for change in directory.environment_changes(environment):
+        terminal.warning(f"this run was begun elsewhere, bits may differ: {change}")
+    directory.write_environment(environment)
+    directory.write_recipe(to_toml(recipe))
 
 
 def _watch(
@@ -148,7 +163,7 @@ def _watch(
         for record in meta_train(training, checkpoints, request):
             if isinstance(record, Begun):
                 _greet(terminal, directory, record)
-                seen.step = record.step
+                seen.resume(record.step, record.best)
                 progress.start(record.step, training.steps)
             elif isinstance(record, Ended):
                 return record
@@ -184,7 +199,9 @@ def write_artefact(directory: "RunDirectory", recipe: "Recipe", ended: "Ended") 
 def _finished(
     directory: "RunDirectory", recipe: "Recipe", ended: "Ended", seconds: float
 ) -> Outcome:
-    what = f"{recipe.name} ({recipe.parametrization}): {ended.step} meta-steps in {seconds:.0f} s"
+    done = f"{ended.step - ended.begun} meta-steps in {seconds:.0f} s"
+    whole = f" ({ended.step} in all)" if ended.begun else ""
+    what = f"{recipe.name} ({recipe.parametrization}): {done}{whole}"
     best = f"best meta-validation loss {float(ended.best.loss):.4f} (step {int(ended.best.step)})"
     return Outcome(
         (
