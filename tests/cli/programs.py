@@ -39,9 +39,26 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def mulo(
-    *arguments: str, cwd: Path, timeout: float = 300, **extra: str
+    *arguments: str,
+    cwd: Path,
+    timeout: float = 300,
+    file_size: int | None = None,
+    **extra: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; `extra` are environment variables."""
+    """Run a command to its end.
+
+    Args:
+        arguments: of the command.
+        cwd: where it runs.
+        timeout: seconds.
+        file_size: bytes beyond which it cannot write any file.
+        extra: environment variables.
+    """
+
+    def limit() -> None:
+        if file_size is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+
     return subprocess.run(
         [*MULO, *arguments],
         cwd=cwd,
@@ -50,6 +67,7 @@ def mulo(
         text=True,
         timeout=timeout,
         check=False,
+        preexec_fn=limit,
     )
 
 
@@ -62,19 +80,4 @@ def start(*arguments: str, cwd: Path, **extra: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-
-
-def mulo_limited(*arguments: str, cwd: Path, file_size: int) -> subprocess.CompletedProcess[str]:
-    """Run a command that cannot write any file beyond `file_size` bytes."""
-    no_cache = {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # its files are larger than the limit
-    return subprocess.run(
-        [*MULO, *arguments],
-        cwd=cwd,
-        env=environment(**no_cache),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size)),
     )
