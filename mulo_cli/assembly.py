@@ -183,7 +183,7 @@ def load_learned_optimizer(path: Path) -> tuple[Card, LearnedOptimizer, Theta]:
             f"use mulo {card.code_version}, which wrote it",
         ) from error
     key = jax.eval_shape(lambda: jax.random.key(0))
-    theta = load_theta(path, card, lambda card: jax.eval_shape(optimizer.init, key))
+    theta = load_theta(path, card, jax.eval_shape(optimizer.init, key))
     return card, optimizer, theta
 
 
@@ -227,7 +227,7 @@ def build_named_optimizer(reference: OptimizerReference) -> NamedOptimizer:
             "leave them away",
         )
     card, optimizer, theta = load_learned_optimizer(Path(reference.name))
-    make = functools.partial(_with_hyper_first, optimizer)
+    make = functools.partial(_build_with_theta, optimizer)
     return NamedOptimizer(reference.text, card.parametrization, make, theta)
 
 
@@ -243,9 +243,10 @@ def _hand_designed(reference: OptimizerReference) -> NamedOptimizer:
     return NamedOptimizer(reference.text, entry.parametrization, entry.make, hyper)
 
 
-def _with_hyper_first(
+def _build_with_theta(
     optimizer: LearnedOptimizer, hyper: Theta, roles: Roles, num_steps: Int[Array, ""]
 ) -> optax.GradientTransformationExtraArgs:
+    """Offer a learned optimizer as a MakeOptimizer: its theta is its hyper-parameters."""
     return optimizer.build(hyper, roles, num_steps)
 
 

@@ -5,10 +5,10 @@ is complete, so that an artefact is there whole or not at all.
 """
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from mulo_cli.artefacts.card import Card, read_card, to_json
 from mulo_cli.artefacts.trees import on_first_device, reason, tree_checksum
@@ -89,21 +89,20 @@ def find_artefact(path: Path) -> Path:
     )
 
 
-def load_theta(path: Path, card: Card, expected: Callable[[Card], Theta]) -> Theta:
+def load_theta(path: Path, card: Card, shapes: PyTree) -> Theta:
     """Read the theta that a card describes.
 
     Args:
         path: the artefact directory.
         card: read from it.
-        expected: card -> shapes and types that theta must have.
+        shapes: shapes and types that theta must have.
 
     Raises:
         ArtefactError: half-written, of other shapes, or not the numbers of the card's checksum.
     """
-    abstract = expected(card)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            theta = checkpointer.restore((path / THETA).absolute(), on_first_device(abstract))
+            theta = checkpointer.restore((path / THETA).absolute(), on_first_device(shapes))
     except Exception as error:  # Orbax raises many kinds for missing, torn and misshapen files
         raise ArtefactError(
             f"theta of {str(path)!r} cannot be read: {reason(error)}",

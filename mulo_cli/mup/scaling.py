@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from mulo_cli.mup.roles import ParamRole, Roles
+from mulo_cli.mup.roles import Roles
 from mulo_cli.mup.rules import Rule, adam_like
 
 
@@ -24,15 +24,11 @@ def scale_by_mup(roles: Roles, rule: Rule = adam_like) -> optax.GradientTransfor
         **extra: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         del params, extra
-        return jax.tree.map(lambda role, u: rule(role) * u, roles, updates, is_leaf=_is_role), state
+        return jax.tree.map(lambda role, u: rule(role) * u, roles, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def multipliers(roles: Roles, rule: Rule = adam_like) -> Any:
     """Return the tree of update multipliers, one float per parameter tensor."""
-    return jax.tree.map(rule, roles, is_leaf=_is_role)
-
-
-def _is_role(node: Any) -> bool:
-    return isinstance(node, ParamRole)
+    return jax.tree.map(rule, roles)

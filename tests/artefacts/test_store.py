@@ -99,7 +99,7 @@ def refused(path: Path) -> ArtefactError:
 def test_theta_comes_back_to_the_bit(saved):
     card = load_card(saved)
     assert card == CARD
-    same_bits(load_theta(saved, card, lambda card: SHAPES), THETA)
+    same_bits(load_theta(saved, card, SHAPES), THETA)
 
 
 def test_the_last_theta_lies_beside_the_kept_one(saved):

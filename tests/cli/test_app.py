@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,11 +38,18 @@ def test_version_is_one_line(tmp_path):
     assert done.stdout == f"mulo {mulo_cli.__version__}\n"
 
 
-def test_completion_can_be_shown(tmp_path):
-    done = mulo("--show-completion", "bash", cwd=tmp_path)
-    assert done.returncode in (0, 2)
-    assert "Traceback" not in done.stderr
-    assert "defect of mulo" not in done.stderr
+def test_the_shell_can_complete_a_command(tmp_path):
+    """What the installed completion asks when somebody presses tab after `mulo meta`."""
+    pressed_tab = {"_MULO_COMPLETE": "complete_bash", "COMP_WORDS": "mulo meta", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "mulo")],
+        cwd=tmp_path,
+        env=environment(**pressed_tab),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["meta-train"]
 
 
 @pytest.mark.parametrize("command", ["coord-check", "tune-adam", "rank"])
