@@ -7,7 +7,9 @@ appendix A.1.1 and Table 2.
 """
 
 import functools
-from typing import Annotated, Any, Literal, NamedTuple, cast
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +68,22 @@ COL_ROWS = (16, 17, 18, 22, 23, 24)
 """Places of the features in the published order, by whether they differ in every element, along
 the rows or along the columns."""
 
+ARITHMETIC_ELEMENTS = 1_000
+"""Tensors of so many elements run the network as fused arithmetic: on a CPU 2 to 3 times faster
+than matrix products with a tiny inner dimension. Smaller ones do not repay its compilation."""
+
+ARITHMETIC_UNITS = 16
+"""Hidden units up to which that holds."""
+
 OUTPUTS = 2
 """Direction d and magnitude m."""
+
+
+Inputs: TypeAlias = tuple[tuple[Float[Array, "F H"], Float[Array, "F *p"]], ...]
+"""Per group of features: the first layer's weights, normalisation folded in, and the features."""
+
+Outputs: TypeAlias = tuple[Float[Array, "*p"], Float[Array, "*p"]]
+"""Direction d and magnitude m of every element."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -172,7 +188,7 @@ def feature_groups(
 
 def network_outputs(
     theta: Theta, groups: tuple[FeatureGroup, ...], time_features: Float[Array, "11"]
-) -> tuple[Float[Array, "*p"], Float[Array, "*p"]]:
+) -> Outputs:
     """Run the network 39 -> H -> H -> 2 on every element of a tensor.
 
     The normalisation of features is folded into the first layer's weights, and the time features,
@@ -183,13 +199,11 @@ def network_outputs(
     """
     network = theta["nn"]
     w_tensor, w_time = jnp.split(network["w0"], [TENSOR_FEATURES])
-    hidden = _column(network["b0"] + time_features @ w_time, groups[0].values.ndim - 1)
-    for group in groups:
-        hidden = hidden + _product(normalised_weights(group, w_tensor), group.values)
-    hidden = jax.nn.relu(hidden)
-    hidden = jax.nn.relu(_layer(hidden, network["w1"], network["b1"]))
-    direction, magnitude = _layer(hidden, network["w2"], network["b2"])
-    return direction, magnitude
+    bias = network["b0"] + time_features @ w_time
+    inputs = tuple((normalised_weights(group, w_tensor), group.values) for group in groups)
+    elements = math.prod(groups[0].values.shape[1:])
+    fused = elements >= ARITHMETIC_ELEMENTS and bias.size <= ARITHMETIC_UNITS
+    return (_by_arithmetic if fused else _by_products)(network, inputs, bias)
 
 
 def clean_gradients(gradients: Params, *, clip: bool) -> Params:
@@ -201,14 +215,41 @@ def clean_gradients(gradients: Params, *, clip: bool) -> Params:
     return jax.tree.map(lambda g: factor * g, gradients)
 
 
-def _layer(
-    x: Float[Array, "F *p"], weights: Float[Array, "F H"], bias: Float[Array, " H"]
-) -> Float[Array, "H *p"]:
-    return _product(weights, x) + _column(bias, x.ndim - 1)
+def _by_products(network: Theta, inputs: Inputs, bias: Float[Array, " H"]) -> Outputs:
+    """Run the network as matrix products over all elements."""
+    hidden = _column(bias, inputs[0][1].ndim - 1)
+    for weights, values in inputs:
+        hidden = hidden + _product(weights, values)
+    hidden = jax.nn.relu(hidden)
+    for layer, activation in (("1", jax.nn.relu), ("2", lambda x: x)):
+        sums = _product(network[f"w{layer}"], hidden)
+        hidden = activation(sums + _column(network[f"b{layer}"], hidden.ndim - 1))
+    direction, magnitude = hidden
+    return direction, magnitude
+
+
+def _by_arithmetic(network: Theta, inputs: Inputs, bias: Float[Array, " H"]) -> Outputs:
+    """Run the network unit by unit: the compiler makes one loop over the elements of it."""
+    hidden = [jax.nn.relu(unit) for unit in _units(inputs, bias)]
+    hidden = [jax.nn.relu(unit) for unit in _units(((network["w1"], hidden),), network["b1"])]
+    direction, magnitude = _units(((network["w2"], hidden),), network["b2"])
+    return direction, magnitude
 
 
 def _product(weights: Float[Array, "F H"], x: Float[Array, "F *p"]) -> Float[Array, "H *p"]:
     return jnp.einsum("fh,f...->h...", weights, x)
+
+
+def _units(
+    inputs: Sequence[tuple[Float[Array, "F H"], Sequence[Array] | Array]],
+    bias: Float[Array, " H"],
+) -> list[Float[Array, "*p"]]:
+    """Return the sums of one layer, one array per unit; what repeats is summed unrepeated."""
+    return [
+        bias[unit]
+        + sum(sum(weights[i, unit] * x for i, x in enumerate(values)) for weights, values in inputs)
+        for unit in range(bias.size)
+    ]
 
 
 def _column(bias: Float[Array, " H"], axes: int) -> Float[Array, "H ..."]:

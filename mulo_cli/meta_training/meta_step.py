@@ -1,5 +1,6 @@
 """The rim: one meta-step over all tasks as one compiled program, and the state it donates."""
 
+import enum
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -11,6 +12,19 @@ from jaxtyping import Array, Bool, Float, Int
 from mulo_cli.gradient_estimators.base import EstimateInfo, EstimatorState, GradientEstimator
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.types import Data, PRNGKey, Theta
+
+
+class Stream(enum.IntEnum):
+    """What a run draws randomness for; each has a key of its own, so that no two coincide."""
+
+    BEGINNING = 0
+    STEPS = 1
+    VALIDATION = 2
+
+
+def stream(root: PRNGKey, which: Stream) -> PRNGKey:
+    """Return the key of one stream of a run."""
+    return jax.random.split(root, len(Stream))[which]
 
 
 class MetaState(NamedTuple):
@@ -49,7 +63,7 @@ def make_init(
     """Return the compiled function root key -> state before the first meta-step."""
 
     def init(root: PRNGKey) -> MetaState:
-        key_theta, key_estimators = jax.random.split(root)
+        key_theta, key_estimators = jax.random.split(stream(root, Stream.BEGINNING))
         theta = learned_optimizer.init(key_theta)
         states = tuple(
             estimator.init(jax.random.fold_in(key_estimators, i), theta)
@@ -65,13 +79,13 @@ def make_meta_step(
 ) -> MetaStep:
     """Return the compiled meta-step: estimate per task, average, one update of theta.
 
-    The randomness of a step is fold_in(root key, step), that of task i in it fold_in(that, i).
+    The randomness of a step is fold_in(key of the steps, step), of task i in it fold_in(that, i).
     """
 
     def meta_step(
         state: MetaState, root: PRNGKey, data: tuple[Data, ...]
     ) -> tuple[MetaState, MetaStepInfo]:
-        key = jax.random.fold_in(root, state.step)
+        key = jax.random.fold_in(stream(root, Stream.STEPS), state.step)
         gradients, states, infos = [], [], []
         for i, estimator in enumerate(estimators):
             gradient, estimator_state, info = estimator.estimate(

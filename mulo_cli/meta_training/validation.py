@@ -15,12 +15,10 @@ from jaxtyping import Array, Float
 from mulo_cli.inner_training.state import init_inner_state
 from mulo_cli.inner_training.unroll import unroll
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
+from mulo_cli.meta_training.meta_step import Stream, stream
 from mulo_cli.tasks.base import Task
 from mulo_cli.tasks.losses import bounded
 from mulo_cli.types import Data, PRNGKey, Theta
-
-KEY_NUMBER = 2**31 - 1
-"""Folded into the root key for validation; beyond any meta-step."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def _make_validator(
             state = init_inner_state(task, optimizer, key_init)
             return unroll(task, optimizer, state, data, key_data, steps)[1]
 
-        keys = jax.random.split(jax.random.fold_in(root, KEY_NUMBER), config.seeds)
+        keys = jax.random.split(stream(root, Stream.VALIDATION), config.seeds)
         losses = bounded(jax.vmap(train)(keys), task.loss_ceiling)
         return ValidationLosses(jnp.mean(losses), jnp.mean(losses[:, -config.window :]))
 

@@ -15,8 +15,8 @@ from typing import Any
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from mulo_cli.errors import RecipeError
-from mulo_cli.recipes.nearest import nearest_hint, shortened
+from mulo_cli.errors import RecipeError, shortened
+from mulo_cli.recipes.nearest import nearest_hint
 from mulo_cli.recipes.schema import Recipe, as_dict, flatten, known_keys
 
 LIBRARY = resources.files("mulo_cli.recipes") / "library"

@@ -1,19 +1,10 @@
-"""How errors show what was written, and the known name that was probably meant."""
+"""The known name that was probably meant by an unknown one."""
 
 import difflib
 from collections.abc import Iterable
 
-SHOWN = 80
-"""Characters of a wrong value that an error shows."""
-
 LISTED = 12
 """At most this many known names are spelled out in a hint."""
-
-
-def shortened(value: object) -> str:
-    """Return a value as it is shown in an error: its repr, cut where it gets tiring."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def nearest_hint(unknown: str, known: Iterable[str]) -> str:

@@ -1,49 +1,96 @@
-"""Short spellings on the command line: `adamw:learning_rate=1e-3`, `128..8192:x4`."""
+"""Short spellings on the command line: `adamw:learning_rate=1e-3`, `128..8192:x4`, `100,300`."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mulo_cli.errors import UsageError
-from mulo_cli.recipes.nearest import shortened
+from mulo_cli.errors import UsageError, shortened
 
 MAX_WIDTHS = 64
 
-_WIDTH = re.compile("0*[1-9][0-9]{0,8}", re.ASCII)
+EXAMPLES = {
+    "--widths": "for example 128..8192 (doubling), 128..8192:x4 or 128,512,1024",
+    "--at": "for example --at 100,300,1000",
+}
+"""Hints for numbers that cannot be read."""
+
+_NUMBER = re.compile("0*[1-9][0-9]{0,8}", re.ASCII)
 """Up to a thousand million: beyond that it is a slip, not a network."""
 
 
 @dataclass(frozen=True)
 class OptimizerReference:
-    """An optimizer as named by a user: a name or a path, and settings."""
+    """An optimizer as named by a user: a name or a path, and what is said about it.
+
+    Attributes:
+        text: as written.
+        name: of a hand-designed optimizer, or the path of a learned one.
+        settings: hyper-parameters given by their numbers.
+        tuned: file of `mulo tune-adam` that holds the others.
+        preset: name of published values that hold the others.
+        schedule: of the learning rate.
+        parametrization: of the networks it trains, where it is not to be the optimizer's own.
+    """
 
     text: str
     name: str
     settings: Mapping[str, float] = field(default_factory=dict)
+    tuned: str | None = None
+    preset: str | None = None
+    schedule: str | None = None
+    parametrization: str | None = None
+
+
+WORDS = ("tuned", "preset", "schedule", "parametrization")
+"""Keys whose value is a word; every other key is a hyper-parameter, with a number."""
+
+_SETTINGS = re.compile(r"(?P<name>.+?):(?P<settings>\s*\w*\s*=.*)", re.DOTALL)
+_BORDER = re.compile(r"[,:](?=\s*\w+\s*=)")
 
 
 def parse_optimizer(text: str) -> OptimizerReference:
-    """Read `NAME[:key=value,...]`; values are numbers.
+    """Read `NAME[:key=value,...]`; a further colon does as well as a comma.
 
     Raises:
-        UsageError: a setting without a number.
+        UsageError: a hyper-parameter without a number, an empty word, a key that is given twice.
     """
-    name, colon, tail = text.rpartition(":")
-    if not colon or "=" not in tail:
+    match = _SETTINGS.fullmatch(text)
+    if match is None:
         return OptimizerReference(text, text)
-    settings = {}
-    for item in tail.split(","):
-        key, equals, value = item.partition("=")
-        try:
-            settings[key.strip()] = float(value)
-        except ValueError:
-            equals = ""
-        if not equals or not key.strip():
-            raise UsageError(
-                f"{item!r} in optimizer {text!r} is not key=number",
-                "for example adamw:learning_rate=1e-3,weight_decay=0.01",
-            )
-    return OptimizerReference(text, name, settings)
+    settings: dict[str, float] = {}
+    words: dict[str, str] = {}
+    for item in _BORDER.split(match["settings"]):
+        key, _, value = (part.strip() for part in item.partition("="))
+        if key in settings or key in words:
+            raise UsageError(f"optimizer {text!r} gives {key!r} twice", "give it once")
+        if key in WORDS and value:
+            words[key] = value
+        else:
+            settings[key] = _number(key, value, item, text)
+    return OptimizerReference(text, match["name"], settings, **words)
+
+
+def _number(key: str, value: str, item: str, text: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not key or math.isnan(number):
+        raise UsageError(
+            f"{item!r} in optimizer {text!r} is not key=number",
+            "for example adamw:learning_rate=1e-3,weight_decay=0.01 or adamw:tuned=FILE",
+        )
+    return number
+
+
+def parse_steps(text: str, option: str) -> tuple[int, ...]:
+    """Read `100,300,1000`.
+
+    Raises:
+        UsageError: not positive whole numbers.
+    """
+    return tuple(sorted({_positive(part.strip(), text, option) for part in text.split(",")}))
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
@@ -71,7 +118,7 @@ def _parse_range(part: str, text: str) -> list[int]:
     if end < start or factor < 2 or (colon and not factor_text.startswith("x")):
         raise UsageError(
             f"--widths {shortened(text)} is not an ascending range",
-            "for example 128..8192 (doubling), 128..8192:x4 or 128,512,1024",
+            EXAMPLES["--widths"],
         )
     widths = [start]
     while widths[-1] * factor <= end:
@@ -79,10 +126,10 @@ def _parse_range(part: str, text: str) -> list[int]:
     return widths
 
 
-def _positive(digits: str, text: str) -> int:
-    if not _WIDTH.fullmatch(digits):
+def _positive(digits: str, text: str, option: str = "--widths") -> int:
+    if not _NUMBER.fullmatch(digits):
         raise UsageError(
-            f"--widths {shortened(text)}: {shortened(digits)} is not a positive whole number",
-            "for example 128..8192 (doubling), 128..8192:x4 or 128,512,1024",
+            f"{option} {shortened(text)}: {shortened(digits)} is not a positive whole number",
+            EXAMPLES[option],
         )
     return int(digits)

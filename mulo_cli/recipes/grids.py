@@ -1,0 +1,90 @@
+"""Grids of hyper-parameters: TOML files of lists, some of them in the library.
+
+A grid is the product of its lists; a single number is a list of one.
+"""
+
+import itertools
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mulo_cli.errors import RecipeError, shortened
+
+LIBRARY = Path(__file__).parent / "grids"
+LIBRARY_NAMES = ("paper", "small")
+MAX_CONFIGURATIONS = 100_000
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values per hyper-parameter, in the order of the file."""
+
+    values: Mapping[str, tuple[float, ...]]
+
+    def configurations(self) -> list[dict[str, float]]:
+        """Return every combination; the last hyper-parameter varies fastest."""
+        return [
+            dict(zip(self.values, chosen, strict=True))
+            for chosen in itertools.product(*self.values.values())
+        ]
+
+    def on_border(self, configuration: Mapping[str, float]) -> tuple[str, ...]:
+        """Name the hyper-parameters that have the lowest or highest of three values or more."""
+        return tuple(
+            name
+            for name, values in self.values.items()
+            if len(values) > 2 and configuration[name] in (min(values), max(values))
+        )
+
+
+def load_grid(reference: str, optimizer: str) -> Grid:
+    """Read `paper` or `small`, which differ by optimizer, or a TOML file.
+
+    Raises:
+        RecipeError: unknown, unreadable, or not lists of numbers.
+    """
+    path = Path(reference)
+    if reference in LIBRARY_NAMES:
+        path = LIBRARY / f"{optimizer}-{reference}.toml"
+    elif path.suffix != ".toml":
+        raise RecipeError(
+            f"unknown grid {reference!r}",
+            f"known are: {', '.join(LIBRARY_NAMES)}, or give the path of a TOML file",
+        )
+    hint = "a grid is TOML like: learning_rate = [1e-3, 1e-2]"
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read grid {reference!r}: {error.strerror}", hint) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"grid {reference!r} is not TOML: {error}", hint) from error
+    grid = Grid({name: _numbers(name, given, reference) for name, given in values.items()})
+    size = math.prod(len(of) for of in grid.values.values())
+    if not grid.values or size > MAX_CONFIGURATIONS:
+        raise RecipeError(
+            f"grid {reference!r} has {size if grid.values else 'no'} configurations",
+            f"from 1 to {MAX_CONFIGURATIONS} are possible",
+        )
+    return grid
+
+
+def _numbers(name: str, given: Any, reference: str) -> tuple[float, ...]:
+    listed = given if isinstance(given, list) else [given]
+    if not listed or not all(_is_number(value) for value in listed):
+        raise RecipeError(
+            f"grid {reference!r}: {name} = {shortened(given)} is not a list of finite numbers",
+            "for example learning_rate = [1e-3, 1e-2]",
+        )
+    numbers = tuple(float(value) for value in listed)
+    if len(set(numbers)) < len(numbers):
+        raise RecipeError(
+            f"grid {reference!r}: {name} = {shortened(given)} has a value twice", "give it once"
+        )
+    return numbers
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
