@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import flax.linen as nn
 import jax
@@ -30,11 +30,16 @@ from mulo_cli.mup.roles import Roles
 from mulo_cli.mup.rules import LEARNED_OPTIMIZER_RULES
 from mulo_cli.optimizees.catalogue import OPTIMIZEES
 from mulo_cli.optimizers.catalogue import OPTIMIZERS
+from mulo_cli.optimizers.presets import PRESETS
+from mulo_cli.optimizers.schedules import SCHEDULES
+from mulo_cli.recipes.grids import Grid
 from mulo_cli.recipes.nearest import nearest_hint
-from mulo_cli.recipes.references import OptimizerReference
+from mulo_cli.recipes.references import WORDS, OptimizerReference, parse_optimizer
 from mulo_cli.recipes.schema import OptimizerSection, Recipe, TaskSection, as_dict, digest
 from mulo_cli.results.environment import code_version
+from mulo_cli.results.tuned import read_tuned
 from mulo_cli.studies.evaluate import EvaluationTask, NamedOptimizer
+from mulo_cli.studies.tune import Trial
 from mulo_cli.tasks.base import Task, classification_task
 from mulo_cli.types import Theta
 
@@ -166,8 +171,14 @@ def build_card(recipe: Recipe, best: BestTheta, checksums: Mapping[str, str]) ->
     )
 
 
-def load_learned_optimizer(path: Path) -> tuple[Card, LearnedOptimizer, Theta]:
+def load_learned_optimizer(
+    path: Path, parametrization: str | None = None
+) -> tuple[Card, LearnedOptimizer, Theta]:
     """Read an artefact, or the artefact of a finished run, and rebuild what it describes.
+
+    Args:
+        path: of either.
+        parametrization: of the networks it is to train, where it is not the card's.
 
     Raises:
         ArtefactError: missing, damaged, or of an architecture this version does not have.
@@ -175,7 +186,9 @@ def load_learned_optimizer(path: Path) -> tuple[Card, LearnedOptimizer, Theta]:
     path = find_artefact(path)
     card = load_card(path)
     try:
-        optimizer = _learned_optimizer(card.architecture, card.settings, card.parametrization)
+        optimizer = _learned_optimizer(
+            card.architecture, card.settings, parametrization or card.parametrization
+        )
     except (UsageError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"{str(path)!r} holds a {card.architecture!r} that this version cannot build: "
@@ -211,6 +224,7 @@ def build_named_optimizer(reference: OptimizerReference) -> NamedOptimizer:
 
     Raises:
         UsageError: an unknown hyper-parameter, or settings on an artefact.
+        DataError: the file of tuned values is not one.
         ArtefactError: neither a name nor a usable artefact.
     """
     if reference.name in OPTIMIZERS:
@@ -221,26 +235,103 @@ def build_named_optimizer(reference: OptimizerReference) -> NamedOptimizer:
             f"{reference.name!r} is neither an optimizer nor an artefact",
             f"{hint}, or give the directory of a finished run",
         )
-    if reference.settings:
+    return _meta_learned(reference)
+
+
+def build_trials(name: str, schedule: str, grid: Grid, seeds: int) -> tuple[Trial, ...]:
+    """Build every configuration of a grid for every seed.
+
+    Raises:
+        UsageError: the optimizer does not have one of the grid's hyper-parameters.
+    """
+    optimizers = []
+    for configuration in grid.configurations():
+        values = ",".join(f"{key}={value!r}" for key, value in configuration.items())
+        tail = "" if schedule == "constant" else f",schedule={schedule}"
+        optimizers.append(build_named_optimizer(parse_optimizer(f"{name}:{values}{tail}")))
+    return tuple(Trial(optimizer, seed) for optimizer in optimizers for seed in range(seeds))
+
+
+def _meta_learned(reference: OptimizerReference) -> NamedOptimizer:
+    if reference.settings or reference.tuned or reference.preset or reference.schedule:
         raise UsageError(
             f"optimizer {reference.text!r}: a meta-learned optimizer has no settings",
-            "leave them away",
+            "leave them away (only parametrization=mup|sp can be set)",
         )
-    card, optimizer, theta = load_learned_optimizer(Path(reference.name))
-    make = functools.partial(_build_with_theta, optimizer)
-    return NamedOptimizer(reference.text, card.parametrization, make, theta)
+    card, optimizer, theta = load_learned_optimizer(
+        Path(reference.name), _parametrization(reference, LEARNED_OPTIMIZER_RULES)
+    )
+    return NamedOptimizer(
+        name=reference.text,
+        parametrization=reference.parametrization or card.parametrization,
+        make=functools.partial(_build_with_theta, optimizer),
+        hyper=theta,
+        settings={"checksum": card.checksum},
+        recipe_digest=card.recipe_digest,
+    )
 
 
 def _hand_designed(reference: OptimizerReference) -> NamedOptimizer:
     entry = OPTIMIZERS[reference.name]
-    for key in reference.settings:
-        if key not in entry.defaults:
+    found = _values_by_name(reference)
+    hyper = {**entry.defaults, **found.settings, **reference.settings}
+    known = (*entry.defaults, *entry.optional)
+    for key in hyper:
+        if key not in known:
             raise UsageError(
                 f"{reference.name} has no hyper-parameter {key!r}",
-                nearest_hint(key, entry.defaults),
+                nearest_hint(key, (*known, *WORDS)),
             )
-    hyper = {**entry.defaults, **reference.settings}
-    return NamedOptimizer(reference.text, entry.parametrization, entry.make, hyper)
+    schedule = reference.schedule or found.schedule
+    _look_up("schedule", schedule, SCHEDULES)
+    parametrization = _parametrization(reference, entry.rules) or entry.parametrization
+    return NamedOptimizer(
+        name=reference.text,
+        parametrization=parametrization,
+        make=entry.under(parametrization, schedule),
+        hyper=hyper,
+        settings={**hyper, "schedule": schedule},
+        recipe_digest=None,
+    )
+
+
+class _Values(NamedTuple):
+    """Hyper-parameters that have a name of their own."""
+
+    settings: Mapping[str, float]
+    schedule: str
+
+
+def _values_by_name(reference: OptimizerReference) -> _Values:
+    """Return the values that a preset or a file of tuned ones stands for; none without either."""
+    if reference.tuned and reference.preset:
+        raise UsageError(
+            f"optimizer {reference.text!r} names a preset and a file of tuned values",
+            "give one of them",
+        )
+    if reference.preset:
+        presets = PRESETS[reference.name]
+        return _Values(_look_up("preset", reference.preset, presets), "constant")
+    if reference.tuned:
+        tuned = read_tuned(Path(reference.tuned))
+        if tuned.optimizer != reference.name:
+            raise UsageError(
+                f"{reference.tuned!r} holds values of {tuned.optimizer}, not of {reference.name}",
+                f"write {tuned.optimizer}:tuned={reference.tuned}",
+            )
+        return _Values(tuned.settings, tuned.schedule)
+    return _Values({}, "constant")
+
+
+def _parametrization(reference: OptimizerReference, rules: Mapping[str, Any]) -> str | None:
+    """Return the parametrization that a user has asked for, if it is one of the rules'."""
+    wanted = reference.parametrization
+    if wanted is not None and wanted not in rules:
+        raise UsageError(
+            f"optimizer {reference.text!r}: there is no rule for parametrization {wanted!r}",
+            f"known are: {', '.join(rules)}",
+        )
+    return wanted
 
 
 def _build_with_theta(

@@ -49,3 +49,13 @@ class NumericalError(MuloError):
 
 class RoleError(MuloError):
     """The muP role of a parameter cannot be told from its shapes."""
+
+
+SHOWN = 80
+"""Characters of a wrong value that an error shows."""
+
+
+def shortened(value: object) -> str:
+    """Return a value as it is shown in an error: its repr, cut where it gets tiring."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

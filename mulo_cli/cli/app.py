@@ -11,7 +11,9 @@ from mulo_cli.cli.commands.evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from mulo_cli.cli.commands.evaluate import evaluate
 from mulo_cli.cli.commands.meta_train import EXAMPLES as META_TRAIN_EXAMPLES
 from mulo_cli.cli.commands.meta_train import meta_train
+from mulo_cli.cli.commands.rank import EXAMPLES as RANK_EXAMPLES
 from mulo_cli.cli.commands.rank import rank
+from mulo_cli.cli.commands.tune_adam import EXAMPLES as TUNE_ADAM_EXAMPLES
 from mulo_cli.cli.commands.tune_adam import tune_adam
 from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.render import (
@@ -22,7 +24,7 @@ from mulo_cli.cli.render import (
     render_usage_error,
     silence_libraries,
 )
-from mulo_cli.cli.terminal import Terminal
+from mulo_cli.cli.terminal import ReaderLeft, Terminal, flush_stdout
 from mulo_cli.errors import MuloError
 
 app = typer.Typer(
@@ -36,8 +38,8 @@ app = typer.Typer(
 app.command("meta-train", epilog=META_TRAIN_EXAMPLES)(meta_train)
 app.command("evaluate", epilog=EVALUATE_EXAMPLES)(evaluate)
 app.command("coord-check")(coord_check)
-app.command("tune-adam")(tune_adam)
-app.command("rank")(rank)
+app.command("tune-adam", epilog=TUNE_ADAM_EXAMPLES)(tune_adam)
+app.command("rank", epilog=RANK_EXAMPLES)(rank)
 
 
 def _print_version(wanted: bool) -> None:
@@ -61,7 +63,8 @@ def _options(
 def main() -> None:
     """Run the command line and exit with the command's code."""
     silence_libraries()
-    sys.exit(run(Terminal()))
+    code = run(Terminal())
+    sys.exit(code if flush_stdout() else ExitCode.READER_LEFT)
 
 
 def run(terminal: Terminal) -> int:
@@ -77,6 +80,8 @@ def run(terminal: Terminal) -> int:
         return render_usage_error(terminal, error.format_message())
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
+    except ReaderLeft:
+        return ExitCode.READER_LEFT
     except OSError as error:  # a path that is too long, a folder that may not be read ...
         return render_error(terminal, file_error(error))
     except Exception as error:

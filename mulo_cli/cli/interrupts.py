@@ -45,7 +45,7 @@ def stop_request() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.signal = signal.Signals(number)
         with suppress(OSError):
-            os.write(STDERR, f"{request.signal.name}: saving after this step\n".encode())
+            os.write(STDERR, f"{request.signal.name}: stopping after this step\n".encode())
 
     former = {number: signal.signal(number, on_signal) for number in EXIT_CODES}
     try:

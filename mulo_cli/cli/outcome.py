@@ -11,6 +11,7 @@ class ExitCode(enum.IntEnum):
     FAILED = 1
     USAGE = 2
     INTERRUPTED = 130
+    READER_LEFT = 141
     TERMINATED = 143
 
 

@@ -8,9 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mulo_cli.results.records import EvaluationRow
+from mulo_cli.results.tuned import Configuration
 
 if TYPE_CHECKING:
     from mulo_cli.meta_training.budget import Budget
+
+OPTIMIZER_WIDTH = 16
+"""Characters of an optimizer's name before numbers are squeezed."""
+
+BEST_SHOWN = 10
+"""Configurations of a grid that are shown."""
 
 UNITS = ("", " k", " M", " G", " T", " P", " E")
 
@@ -32,53 +39,74 @@ def facts_table(facts: Mapping[str, str]) -> Table:
 
 
 def evaluation_table(rows: Sequence[EvaluationRow]) -> Table:
-    """Return optimizers x widths: mean smoothed loss +- standard error over seeds."""
-    widths = sorted({row.width for row in rows})
+    """Return optimizers x (widths, steps): mean smoothed loss +- standard error over seeds."""
     optimizers = list(dict.fromkeys(row.optimizer for row in rows))
-    cells = {
-        (optimizer, width): [
-            row for row in rows if row.optimizer == optimizer and row.width == width
-        ]
-        for optimizer in optimizers
-        for width in widths
-    }
-    best = {width: _best([cells[name, width] for name in optimizers]) for width in widths}
-    first = rows[0]
+    columns = [(width, step) for width in sorted({r.width for r in rows}) for step in rows[0].at]
     table = Table(
-        title=f"training loss (nats), mean of steps {first.steps - first.window + 1}"
-        f"..{first.steps}, ± standard error over seeds; * best",
+        title=f"training loss (nats), mean of the last {rows[0].window} steps, "
+        "± standard error over seeds; * best",
         title_justify="left",
     )
-    table.add_column("optimizer", overflow="fold")
-    for width in widths:
-        table.add_column(f"width {width}", justify="right")
-    for name in optimizers:
-        table.add_row(name, *(_loss_cell(cells[name, width], best[width]) for width in widths))
+    table.add_column("optimizer", overflow="fold", min_width=OPTIMIZER_WIDTH)
+    cells = []
+    for width, step in columns:
+        table.add_column(f"width {width}\nstep {step}", justify="right")
+        losses = [_losses(rows, optimizer, width, step) for optimizer in optimizers]
+        best = min((found[0] for of in losses if (found := mean_and_error(of))), default=None)
+        cells.append([_loss_cell(of, best) for of in losses])
+    for name, *of_optimizer in zip(optimizers, *cells, strict=True):
+        table.add_row(name, *of_optimizer)
     return table
 
 
-def mean_and_error(rows: Sequence[EvaluationRow]) -> tuple[float, float] | None:
+def mean_and_error(losses: Sequence[float | None]) -> tuple[float, float] | None:
     """Return mean and standard error (population deviation / sqrt n), None if any run diverged."""
-    losses = [row.smoothed_loss for row in rows if row.smoothed_loss is not None]
-    if not losses or len(losses) < len(rows):
+    finite = [loss for loss in losses if loss is not None]
+    if not finite or len(finite) < len(losses):
         return None
-    mean = sum(losses) / len(losses)
-    variance = sum((loss - mean) ** 2 for loss in losses) / len(losses)
-    return mean, math.sqrt(variance / len(losses))
+    mean = sum(finite) / len(finite)
+    variance = sum((loss - mean) ** 2 for loss in finite) / len(finite)
+    return mean, math.sqrt(variance / len(finite))
 
 
-def _best(groups: Sequence[Sequence[EvaluationRow]]) -> float | None:
-    means = [summary[0] for rows in groups if (summary := mean_and_error(rows))]
-    return min(means, default=None)
+def _losses(
+    rows: Sequence[EvaluationRow], optimizer: str, width: int, step: int
+) -> list[float | None]:
+    """Return the smoothed losses of one cell, one per seed."""
+    return [
+        row.smoothed_loss[step] for row in rows if (row.optimizer, row.width) == (optimizer, width)
+    ]
 
 
-def _loss_cell(rows: Sequence[EvaluationRow], best: float | None) -> Text:
-    summary = mean_and_error(rows)
+def _loss_cell(losses: Sequence[float | None], best: float | None) -> Text:
+    summary = mean_and_error(losses)
     if summary is None:
-        diverged = sum(row.status == "diverged" for row in rows)
-        return Text(f"diverged {diverged}/{len(rows)}" if rows else "-")
-    text = f"{summary[0]:.4f} ± {summary[1]:.4f}"
+        return Text(f"diverged {losses.count(None)}/{len(losses)}" if losses else "-")
+    error = f" ± {summary[1]:.3f}" if len(losses) > 1 else ""
+    text = f"{summary[0]:.3f}{error}"
     return Text(f"{text} *", style="bold") if summary[0] == best else Text(f"{text}  ")
+
+
+def tuning_table(ranked: Sequence[Configuration], varied: Sequence[str]) -> Table:
+    """Return the best configurations of a grid, the best one starred.
+
+    Args:
+        ranked: from the best to the worst.
+        varied: hyper-parameters that have a column.
+    """
+    first = ranked[0].rows[0]
+    name = first.optimizer.partition(":")[0]
+    table = Table(
+        title=f"{name}, best {min(BEST_SHOWN, len(ranked))} of {len(ranked)} configurations: "
+        f"training loss (nats), mean of the last {first.window} of {first.steps} steps; * best",
+        title_justify="left",
+    )
+    for heading in ("", *varied, "loss"):
+        table.add_column(heading, justify="right")
+    for place, tried in enumerate(ranked[:BEST_SHOWN], start=1):
+        cell = _loss_cell([row.final_loss for row in tried.rows], ranked[0].loss)
+        table.add_row(str(place), *(f"{tried.settings[key]:g}" for key in varied), cell)
+    return table
 
 
 def budget_facts(budget: "Budget", seconds: float) -> dict[str, str]:

@@ -3,11 +3,16 @@
 Colour never carries meaning alone; rich obeys NO_COLOR. Nothing else in the package prints.
 """
 
+import os
 import sys
 from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
 from rich.text import Text
+
+
+class ReaderLeft(Exception):
+    """Whoever read stdout has closed it (`mulo ... | head`): an end, not an error."""
 
 
 class _Console(Console):
@@ -44,9 +49,16 @@ class Terminal:
         self.out.print(renderable)
 
     def line(self, text: str) -> None:
-        """Write one line of data, at once."""
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        """Write one line of data, at once.
+
+        Raises:
+            ReaderLeft: nobody reads it any more.
+        """
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
 
     def summary(self, lines: Iterable[str]) -> None:
         """Write the closing lines of a command."""
@@ -67,3 +79,16 @@ class Terminal:
         if hint:
             self.err.print()
             self.err.print(Text.assemble(("hint", "cyan"), f": {hint}"))
+
+
+def flush_stdout() -> bool:
+    """Write what is left to be written; say whether somebody was there to read it.
+
+    Otherwise stdout is pointed at nothing, so that the interpreter does not complain as it ends.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True

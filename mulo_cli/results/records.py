@@ -4,6 +4,8 @@ A number that is not finite is stored as null: JSON has no word for it.
 """
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,21 +56,27 @@ class ValidationRecord:
 
 
 @dataclass(frozen=True)
-class EvaluationRow:
-    """One training of one network with one optimizer.
+class EvaluationIdentity:
+    """Everything that the result of one training depends on; its fields come first in a row.
 
     Attributes:
         optimizer: as the user named it.
+        settings: what that stood for: every hyper-parameter of a hand-designed optimizer, and its
+            schedule; the checksum of a learned one's theta.
         parametrization: of the network: it belongs to the optimizer.
+        recipe_digest: of the recipe a learned optimizer was meta-trained with, else null.
+        task: name of the network.
         real: whether the data set is real data.
-        smoothed_loss: mean training loss of the last `window` steps; null if it diverged.
-        status: "diverged" if any step's loss was not finite.
-        diverged_at: the first such step, counted from 1.
-        curve: mean training loss of successive stretches of `curve_every` steps.
+        seed: of the initialisation and the order of the data.
+        steps: length of the training.
+        at: steps at which the smoothed loss is told.
+        window: steps that it is the mean of.
     """
 
     optimizer: str
+    settings: Mapping[str, float | str]
     parametrization: str
+    recipe_digest: str | None
     task: str
     dataset: str
     real: bool
@@ -77,16 +85,54 @@ class EvaluationRow:
     batch_size: int
     seed: int
     steps: int
+    at: tuple[int, ...]
     window: int
-    smoothed_loss: float | None
+    code_version: str
+
+
+@dataclass(frozen=True)
+class EvaluationRow(EvaluationIdentity):
+    """One training of one network with one optimizer.
+
+    Attributes:
+        smoothed_loss: step -> mean training loss of the `window` steps up to it, for each step in
+            `at` (in JSON the steps are strings); null from the step on at which the run diverged.
+        status: "diverged" if any step's loss was not finite.
+        diverged_at: the first such step, counted from 1.
+        test_accuracy: after the last step.
+        curve: mean training loss of successive stretches of `curve_every` steps.
+        parameters: of the network.
+        optimizer_state_bytes: what the optimizer remembers of this one network.
+        seconds_per_step: of one network; networks of several seeds are trained side by side.
+    """
+
+    smoothed_loss: Mapping[int, float | None]
     status: Literal["ok", "diverged"]
     diverged_at: int | None
     test_accuracy: float | None
     curve_every: int
     curve: tuple[float | None, ...]
+    parameters: int
+    optimizer_state_bytes: int
     seconds_per_step: float
-    code_version: str
     kind: Literal["evaluation"] = "evaluation"
+
+    def __post_init__(self) -> None:
+        """Hold the losses against the steps that were asked for."""
+        if not self.at or set(self.at) != set(self.smoothed_loss):
+            raise ValueError(f"smoothed_loss is not told at the steps of at = {list(self.at)}")
+
+    @property
+    def final_loss(self) -> float | None:
+        """The smoothed loss at the last step asked for."""
+        return self.smoothed_loss[self.at[-1]]
+
+
+def content_hash(identity: EvaluationIdentity) -> str:
+    """Return the SHA-256 (hex) of an identity; a row has the hash of its identity."""
+    fields = [field.name for field in dataclasses.fields(EvaluationIdentity)]
+    values = {name: getattr(identity, name) for name in fields}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def to_plain(record: Any) -> dict[str, Any]:
@@ -96,7 +142,7 @@ def to_plain(record: Any) -> dict[str, Any]:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -20,6 +20,10 @@ BEGINNINGS = ("environment.json",)
 """What a run that was cut off while it began may have left."""
 
 
+RUNS = Path("runs")
+"""Where runs go that were not told where to go."""
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """Paths of a run, and the small files in it."""
@@ -119,6 +123,14 @@ class RunDirectory:
         """Drop the records of meta-steps that will be done again when resuming at `step`."""
         if self.metrics.exists():
             keep_only(self.metrics, [r for r in read_lines(self.metrics) if r["step"] < step])
+
+
+def newest_finished_run(runs: Path = RUNS) -> Path | None:
+    """Return the run in a folder that was finished last, None if there is none."""
+    folders = [path for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
+    finished = [run for run in map(RunDirectory, folders) if run.finished()]
+    newest = max(finished, key=lambda run: (run.artefact.stat().st_mtime, run.root), default=None)
+    return newest.root if newest else None
 
 
 def _has_content(folder: Path) -> bool:

@@ -6,8 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mulo_cli.errors import OutputError
-from mulo_cli.results.records import to_plain
+from pydantic import TypeAdapter, ValidationError
+
+from mulo_cli.errors import DataError, OutputError, shortened
+from mulo_cli.results.records import EvaluationRow, to_plain
+
+_ROW = TypeAdapter(EvaluationRow)
 
 
 def to_line(record: Any) -> str:
@@ -33,6 +37,47 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except json.JSONDecodeError:
             return
+
+
+def read_rows(lines: Iterable[str], source: str) -> Iterator[EvaluationRow]:
+    """Yield evaluation rows; empty lines do not count.
+
+    Args:
+        lines: of JSON.
+        source: what an error calls the place they come from.
+
+    Raises:
+        DataError: a line that is broken or is something else; the message has its number.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{source}, line {number}"
+        try:
+            plain = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{where} is not JSON: {error}",
+                "rows are what `mulo evaluate` writes in a pipe or with --output; delete the line "
+                "if it was cut off",
+            ) from error
+        if not isinstance(plain, dict) or plain.get("kind") != "evaluation":
+            raise DataError(
+                f"{where} is not an evaluation row: {shortened(line.strip())}",
+                "give only what `mulo evaluate` wrote",
+            )
+        try:
+            yield _ROW.validate_python(plain)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise DataError(
+                f"{where} is a damaged row: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+                "the row was written by another version or edited; evaluate again",
+            ) from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def keep_only(path: Path, records: Iterable[dict[str, Any]]) -> None:

@@ -1,31 +1,27 @@
 """Evaluate optimizers: train networks of several seeds side by side and record what happened.
 
-Definitions (ours; the papers give none): the smoothed loss at the end is the mean training loss of
-the last `window` steps; a run has diverged at its first step with a non-finite loss.
+Definitions (ours; the papers give none): the smoothed loss at step s is the mean training loss of
+the `window` steps up to s; a run has diverged at its first step with a non-finite loss.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from mulo_cli.inner_training.state import init_inner_state
-from mulo_cli.inner_training.unroll import unroll
+from mulo_cli.inner_training.state import InnerState
 from mulo_cli.optimizers.base import MakeOptimizer
-from mulo_cli.results.records import EvaluationRow
+from mulo_cli.results.records import EvaluationIdentity, EvaluationRow
+from mulo_cli.studies.lanes import lane_programs, seed_keys, segments
 from mulo_cli.tasks.base import Task
-from mulo_cli.types import Data, Hyper, PRNGKey
+from mulo_cli.types import Data, Hyper
 
 CURVE_POINTS = 50
 """A stored curve has at most so many points."""
-
-TEST_BATCHES = 8
-"""Test accuracy is measured on so many batches of the test split."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +33,16 @@ class NamedOptimizer:
         parametrization: of the networks it trains.
         make: builds it.
         hyper: its hyper-parameters; theta for a learned one.
+        settings: what a row tells of it.
+        recipe_digest: of the recipe that a learned one was meta-trained with.
     """
 
     name: str
     parametrization: str
     make: MakeOptimizer
     hyper: Hyper
+    settings: Mapping[str, float | str]
+    recipe_digest: str | None
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,14 @@ class EvaluationConfig:
     Attributes:
         steps: length `T` of each training.
         seeds: networks per optimizer and width; a seed is an initialisation and a data order.
-        window: last steps whose mean is the smoothed loss.
+        window: steps whose mean is a smoothed loss.
+        at: steps at which the smoothed loss is told, ascending.
     """
 
     steps: int
     seeds: int
     window: int
+    at: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -83,52 +85,90 @@ class EvaluationTask:
     batch_size: int
 
 
-class Trained(NamedTuple):
-    """What the compiled program returns, with a leading axis of seeds."""
+@dataclass(frozen=True)
+class Progress:
+    """Where a training of several networks is; not a result."""
 
-    losses: Float[Array, "seeds T"]
-    test_accuracy: Float[Array, " seeds"]
+    step: int
+    loss: float
+    """Mean over the last segment and over networks."""
+
+
+def identity(
+    task: EvaluationTask,
+    optimizer: NamedOptimizer,
+    config: EvaluationConfig,
+    seed: int,
+    code_version: str,
+) -> EvaluationIdentity:
+    """Return what a row will say of itself; nothing is trained."""
+    return EvaluationIdentity(
+        optimizer=optimizer.name,
+        settings=optimizer.settings,
+        parametrization=optimizer.parametrization,
+        recipe_digest=optimizer.recipe_digest,
+        task=task.optimizee,
+        dataset=task.dataset,
+        real=task.real,
+        width=task.width,
+        depth=task.depth,
+        batch_size=task.batch_size,
+        seed=seed,
+        steps=config.steps,
+        at=config.at,
+        window=config.window,
+        code_version=code_version,
+    )
+
+
+def identities(
+    task: EvaluationTask, optimizer: NamedOptimizer, config: EvaluationConfig, code_version: str
+) -> tuple[EvaluationIdentity, ...]:
+    """Return what the rows of all seeds will say of themselves."""
+    return tuple(
+        identity(task, optimizer, config, seed, code_version) for seed in range(config.seeds)
+    )
 
 
 def evaluate(
     task: EvaluationTask, optimizer: NamedOptimizer, config: EvaluationConfig, code_version: str
-) -> Iterator[EvaluationRow]:
-    """Train one network per seed, all in one compiled program, and yield a row for each."""
-    keys = jax.vmap(jax.random.key)(jnp.arange(config.seeds))
-    program = jax.jit(jax.vmap(_train(task, optimizer, config), in_axes=(0, None, None, None)))
-    arguments = (keys, optimizer.hyper, task.task.data, task.test_data)
-    compiled = program.lower(*arguments).compile()
-    started = time.perf_counter()
-    trained = jax.block_until_ready(compiled(*arguments))
-    seconds_per_step = (time.perf_counter() - started) / (config.steps * config.seeds)
-    for seed in range(config.seeds):
+) -> Iterator[Progress | EvaluationRow]:
+    """Train one network per seed, all in one compiled program, and yield a row for each.
+
+    The program trains a segment at a time; a `Progress` after each is the caller's opportunity to
+    stop. What is trained does not depend on how it is cut.
+    """
+    start, train, measure = _compile(task, optimizer, config)
+    hyper, data = optimizer.hyper, task.task.data
+    lanes = start(seed_keys(range(config.seeds)), hyper)
+    losses, began = [], time.perf_counter()
+    for steps in segments(config.steps):
+        lanes, of_segment = train(lanes, hyper, data, steps)
+        losses.append(np.asarray(of_segment))
+        yield Progress(int(steps[-1]) + 1, float(np.mean(losses[-1])))
+    seconds_per_step = (time.perf_counter() - began) / (config.steps * config.seeds)
+    accuracy = measure(lanes, task.test_data)
+    of_seeds = np.concatenate(losses, axis=1)
+    for told in identities(task, optimizer, config, code_version):
         yield EvaluationRow(
-            optimizer=optimizer.name,
-            parametrization=optimizer.parametrization,
-            task=task.optimizee,
-            dataset=task.dataset,
-            real=task.real,
-            width=task.width,
-            depth=task.depth,
-            batch_size=task.batch_size,
-            seed=seed,
-            steps=config.steps,
+            **vars(told),
+            **summarise_losses(of_seeds[told.seed], config.window, config.at),
+            **sizes(lanes.state),
+            test_accuracy=float(accuracy[told.seed]),
             seconds_per_step=seconds_per_step,
-            code_version=code_version,
-            **summarise_losses(np.asarray(trained.losses[seed]), config.window),
-            test_accuracy=float(trained.test_accuracy[seed]),
         )
 
 
-def summarise_losses(losses: Float[np.ndarray, " T"], window: int) -> dict:
+def summarise_losses(
+    losses: Float[np.ndarray, " T"], window: int, at: Sequence[int]
+) -> dict[str, Any]:
     """Return the fields of a row that are told from the losses alone."""
     finite = np.isfinite(losses)
     diverged_at = None if finite.all() else int(np.argmin(finite)) + 1
     every = -(-len(losses) // CURVE_POINTS)
     stretches = [losses[start : start + every] for start in range(0, len(losses), every)]
     return {
-        "window": window,
-        "smoothed_loss": None if diverged_at else float(np.mean(losses[-window:])),
+        "smoothed_loss": {step: _smoothed(losses, window, step, diverged_at) for step in at},
         "status": "diverged" if diverged_at else "ok",
         "diverged_at": diverged_at,
         "curve_every": every,
@@ -136,18 +176,37 @@ def summarise_losses(losses: Float[np.ndarray, " T"], window: int) -> dict:
     }
 
 
-def _train(task: EvaluationTask, named: NamedOptimizer, config: EvaluationConfig):
-    def train(key: PRNGKey, hyper: Hyper, data: Data, test_data: Data) -> Trained:
-        key_init, key_data, key_test = jax.random.split(key, 3)
-        optimizer = named.make(hyper, task.task.roles, jnp.int32(config.steps))
-        state = init_inner_state(task.task, optimizer, key_init)
-        steps = jnp.arange(config.steps)
-        state, losses = unroll(task.task, optimizer, state, data, key_data, steps)
+def _smoothed(
+    losses: Float[np.ndarray, " T"], window: int, step: int, diverged_at: int | None
+) -> float | None:
+    if diverged_at is not None and diverged_at <= step:
+        return None
+    return float(np.mean(losses[max(0, step - window) : step]))
 
-        def accuracy(step: Array) -> Array:
-            batch = task.task.batch(test_data, key_test, step)
-            return task.task.loss(state.params, batch)[1].accuracy
 
-        return Trained(losses, jnp.mean(jax.lax.map(accuracy, jnp.arange(TEST_BATCHES))))
+def sizes(states: InnerState) -> dict[str, Any]:
+    """Return the fields of a row that are told from the states of networks side by side."""
+    params, remembered = jax.tree.leaves(states.params), jax.tree.leaves(states.optimizer_state)
+    return {
+        "parameters": sum(x.size // len(x) for x in params),
+        "optimizer_state_bytes": sum(x.nbytes // len(x) for x in remembered),
+    }
 
-    return train
+
+def _compile(
+    task: EvaluationTask, named: NamedOptimizer, config: EvaluationConfig
+) -> tuple[Callable, Callable, Callable]:
+    """Return the three programs of a training: start, train a segment, measure test accuracy.
+
+    All segments' lengths are compiled before the clock starts.
+    """
+    programs = lane_programs(task.task, named.make, config.steps)
+    start = jax.jit(jax.vmap(programs.start, (0, None)))
+    train = jax.jit(jax.vmap(programs.train, (0, None, None, None)), donate_argnums=0)
+    measure = jax.jit(jax.vmap(programs.test_accuracy, (0, None)))
+    lanes = jax.eval_shape(start, seed_keys(range(config.seeds)), named.hyper)
+    compiled = {
+        steps.size: train.lower(lanes, named.hyper, task.task.data, steps).compile()
+        for steps in segments(config.steps)
+    }
+    return start, lambda *given: compiled[given[-1].size](*given), measure

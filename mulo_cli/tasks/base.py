@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
@@ -87,3 +88,9 @@ def network_init(network: nn.Module, input_shape: tuple[int, ...]) -> Callable[[
         return network.init(key, jnp.zeros((1, *input_shape)))["params"]
 
     return init
+
+
+def count_parameters(task: Task) -> int:
+    """Return how many numbers a task trains; nothing is initialised."""
+    shapes = jax.eval_shape(task.init, jax.eval_shape(lambda: jax.random.key(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))

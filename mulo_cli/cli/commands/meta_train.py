@@ -83,8 +83,9 @@ def meta_train(
 
 def default_out(recipe: "Recipe") -> Path:
     """Return where a run goes that was given no --out."""
-    name = f"{recipe.name}-{recipe.parametrization}-{recipe.scale}-seed{recipe.seed}"
-    return Path("runs") / name
+    from mulo_cli.results.run_directory import RUNS
+
+    return RUNS / f"{recipe.name}-{recipe.parametrization}-{recipe.scale}-seed{recipe.seed}"
 
 
 def refuse_other_recipe(directory: "RunDirectory", recipe: "Recipe") -> None:
@@ -155,10 +156,11 @@ def _watch(
     terminal: Terminal, directory: "RunDirectory", training: Any, checkpoints: Any, request: Any
 ) -> "Ended":
     """Drive the meta-loop: store each record, show how far it is, return its end."""
-    from mulo_cli.cli.progress import Seen, meta_progress
+    from mulo_cli.cli.meta_progress import Seen
+    from mulo_cli.cli.progress import display
     from mulo_cli.meta_training.meta_loop import Begun, Ended, meta_train
 
-    seen, progress = Seen(), meta_progress(terminal)
+    seen, progress = Seen(), display(terminal, "meta-step")
     try:
         for record in meta_train(training, checkpoints, request):
             if isinstance(record, Begun):
@@ -170,7 +172,7 @@ def _watch(
             else:
                 directory.append(record)
                 seen.add(record)
-                progress.update(seen)
+                progress.show(seen.step, seen.describe(), important=seen.fresh_validation)
     finally:
         progress.stop()
     raise AssertionError("the meta-loop ends with an Ended record")
