@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mulo_cli.cli.commands.coord_check import EXAMPLES as COORD_CHECK_EXAMPLES
 from mulo_cli.cli.commands.coord_check import coord_check
 from mulo_cli.cli.commands.evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from mulo_cli.cli.commands.evaluate import evaluate
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 app.command("meta-train", epilog=META_TRAIN_EXAMPLES)(meta_train)
 app.command("evaluate", epilog=EVALUATE_EXAMPLES)(evaluate)
-app.command("coord-check")(coord_check)
+app.command("coord-check", epilog=COORD_CHECK_EXAMPLES)(coord_check)
 app.command("tune-adam", epilog=TUNE_ADAM_EXAMPLES)(tune_adam)
 app.command("rank", epilog=RANK_EXAMPLES)(rank)
 

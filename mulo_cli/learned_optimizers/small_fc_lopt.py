@@ -79,7 +79,7 @@ OUTPUTS = 2
 """Direction d and magnitude m."""
 
 
-Inputs: TypeAlias = tuple[tuple[Float[Array, "F H"], Float[Array, "F *p"]], ...]
+Inputs: TypeAlias = tuple[tuple[Float[Array, "_ H"], Float[Array, "_ ..."]], ...]
 """Per group of features: the first layer's weights, normalisation folded in, and the features."""
 
 Outputs: TypeAlias = tuple[Float[Array, "*p"], Float[Array, "*p"]]
@@ -241,7 +241,7 @@ def _product(weights: Float[Array, "F H"], x: Float[Array, "F *p"]) -> Float[Arr
 
 
 def _units(
-    inputs: Sequence[tuple[Float[Array, "F H"], Sequence[Array] | Array]],
+    inputs: Sequence[tuple[Float[Array, "_ H"], Sequence[Array] | Array]],
     bias: Float[Array, " H"],
 ) -> list[Float[Array, "*p"]]:
     """Return the sums of one layer, one array per unit; what repeats is summed unrepeated."""

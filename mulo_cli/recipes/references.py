@@ -76,7 +76,7 @@ def _number(key: str, value: str, item: str, text: str) -> float:
         number = float(value)
     except ValueError:
         number = math.nan
-    if not key or math.isnan(number):
+    if not key or not math.isfinite(number):
         raise UsageError(
             f"{item!r} in optimizer {text!r} is not key=number",
             "for example adamw:learning_rate=1e-3,weight_decay=0.01 or adamw:tuned=FILE",

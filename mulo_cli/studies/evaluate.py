@@ -172,8 +172,12 @@ def summarise_losses(
         "status": "diverged" if diverged_at else "ok",
         "diverged_at": diverged_at,
         "curve_every": every,
-        "curve": tuple(float(np.mean(stretch)) for stretch in stretches),
+        "curve": tuple(_finite(np.mean(stretch)) for stretch in stretches),
     }
+
+
+def _finite(mean: np.floating) -> float | None:
+    return float(mean) if np.isfinite(mean) else None
 
 
 def _smoothed(

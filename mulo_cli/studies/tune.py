@@ -114,15 +114,16 @@ def tune(
         code_version: told in rows.
     """
     numbers = segments(config.steps)[0]
-    programs = _compile(task, trials[0].optimizer.make, config.steps)
     queue, seats = deque(trials), [_Seat(trials[0]) for _ in range(lanes)]
     _fill(seats, queue)
+    programs = _compile(task, trials[0].optimizer.make, config.steps, _inputs(seats), numbers)
     state = programs.start(*_inputs(seats))
     told = 0
     while not all(seat.free for seat in seats):
-        began = time.perf_counter()
         steps = np.array([[seat.steps] for seat in seats], np.int32) + numbers
-        state, losses = programs.train(state, _inputs(seats)[1], task.task.data, steps)
+        hyper = _inputs(seats)[1]
+        began = time.perf_counter()
+        state, losses = programs.train(state, hyper, task.task.data, steps)
         losses = np.asarray(losses)
         seconds = (time.perf_counter() - began) / lanes
         for seat, of_lane in zip(seats, losses, strict=True):
@@ -174,7 +175,14 @@ def _row(
     )
 
 
-def _compile(task: EvaluationTask, make: MakeOptimizer, steps: int) -> _Programs:
+def _compile(
+    task: EvaluationTask,
+    make: MakeOptimizer,
+    steps: int,
+    inputs: tuple[Key[Array, " L"], Hyper],
+    numbers: Int[np.ndarray, " K"],
+) -> _Programs:
+    """Compile for lanes of these inputs and segments of these lengths, before any clock starts."""
     lane = lane_programs(task.task, make, steps)
     start = jax.vmap(lane.start)
 
@@ -186,9 +194,12 @@ def _compile(task: EvaluationTask, make: MakeOptimizer, steps: int) -> _Programs
 
         return jax.tree.map(choose, fresh, state)
 
-    train = jax.vmap(lane.train, (0, 0, None, 0))
+    keys, hyper = inputs
+    of_lanes = np.zeros((len(keys), 1), np.int32) + numbers
+    train = jax.jit(jax.vmap(lane.train, (0, 0, None, 0)), donate_argnums=0)
+    state = jax.eval_shape(start, keys, hyper)
     return _Programs(
         start=jax.jit(start),
         refill=jax.jit(refill, donate_argnums=0),
-        train=jax.jit(train, donate_argnums=0),
+        train=train.lower(state, hyper, task.task.data, of_lanes).compile(),
     )

@@ -1,13 +1,168 @@
-"""`mulo rank`: average ranks of optimizers. Announced here, built in the next version."""
+"""`mulo rank`: average ranks of optimizers, from the rows of `mulo evaluate`."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 from mulo_cli.cli.outcome import Outcome
+from mulo_cli.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from mulo_cli.results.ranking import Ranking
+    from mulo_cli.results.records import EvaluationRow
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+mulo rank rows.jsonl
+
+mulo evaluate --optimizer adamw --optimizer muadam | mulo rank
+
+mulo rank desk.jsonl more.jsonl --by width
+
+mulo rank rows.jsonl --format markdown >> README.md
+"""
+
+STDIN = "-"
+
+RESAMPLES = 1_000
+"""As in `results.ranking`, whose import would cost `--help` a tenth of a second."""
+
+MOST_RESAMPLES = 100_000
+"""More would take memory and tell nothing new."""
+
+Format = Literal["table", "jsonl", "csv", "markdown"]
 
 
-def rank() -> Outcome:
-    """Rank the optimizers of `mulo evaluate` rows (not in this version)."""
+def rank(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Rows of `mulo evaluate`; - for standard input.",
+            show_default="standard input, if something is piped into it",
+        ),
+    ] = None,
+    by: Annotated[
+        Literal["size", "width", "depth", "horizon"],
+        typer.Option(help="Columns: width x step (size), or one of these axes alone."),
+    ] = "size",
+    resamples: Annotated[
+        int,
+        typer.Option(
+            min=0, max=MOST_RESAMPLES, help="Of the bootstrap over seeds; 0: no intervals."
+        ),
+    ] = RESAMPLES,
+    format_: Annotated[
+        Format | None,
+        typer.Option("--format", show_default="table on a terminal, jsonl in a pipe"),
+    ] = None,
+) -> Outcome:
+    """Rank optimizers by smoothed training loss, averaged over tasks.
+
+    What is missing, doubled or not comparable is named on stderr, and never averaged.
+    """
+    from mulo_cli.results.ranking import rank_optimizers
+
+    terminal = Terminal()
+    rows = _all_rows(terminal, _sources(files or []))
+    ranking = rank_optimizers(rows, by, resamples)
+    for warning in ranking.warnings:
+        terminal.warning(warning)
+    _refuse_nothing_ranked(ranking)
+    _show(terminal, ranking, format_ or ("jsonl" if terminal.piped else "table"))
+    return Outcome()
+
+
+def _sources(files: list[str]) -> list[str]:
+    """Return where rows come from: files, or `-` for standard input."""
     from mulo_cli.errors import UsageError
 
-    raise UsageError(
-        "rank is not part of this version",
-        "it comes with the next one; `mulo evaluate` on a terminal prints a table with the best",
-    )
+    if files.count(STDIN) > 1:
+        raise UsageError("standard input (-) is given twice", "it can be read once: give one -")
+    closed = sys.stdin is None
+    if (closed and STDIN in files) or (not files and (closed or sys.stdin.isatty())):
+        raise UsageError(
+            "no rows to rank: there is no file and nothing is piped in",
+            "mulo rank rows.jsonl, or mulo evaluate ... | mulo rank",
+        )
+    return files or [STDIN]
+
+
+def _all_rows(terminal: Terminal, sources: list[str]) -> list["EvaluationRow"]:
+    """Read everything; name a source without rows, and stop if none has any.
+
+    Raises:
+        DataError: a source cannot be read or holds something else, or there are no rows at all.
+    """
+    from mulo_cli.errors import DataError
+    from mulo_cli.results.store import read_rows
+
+    rows, empty = [], []
+    for source in sources:
+        found = list(read_rows(_lines(source), _called(source)))
+        rows += found
+        empty += [] if found else [_called(source)]
+    if not rows:
+        raise DataError(
+            f"there are no rows in {', '.join(empty)}",
+            "`mulo evaluate` writes rows in a pipe or with --output; look whether it failed",
+        )
+    for name in empty:
+        terminal.warning(f"there are no rows in {name}")
+    return rows
+
+
+def _lines(source: str) -> Iterator[str]:
+    """Return the lines of a text; only a line feed ends one."""
+    from mulo_cli.errors import DataError
+
+    try:
+        content = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
+        return iter(content.decode("utf-8-sig").split("\n"))
+    except IsADirectoryError as error:
+        raise DataError(f"{_called(source)} is a folder", "give the files of rows in it") from error
+    except OSError as error:
+        raise DataError(
+            f"cannot read {_called(source)}: {error.strerror or error}",
+            "give a file that `mulo evaluate` wrote with --output",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{_called(source)} is not text: byte {error.start} is not UTF-8",
+            "give a file that `mulo evaluate` wrote with --output",
+        ) from error
+
+
+def _called(source: str) -> str:
+    return "standard input" if source == STDIN else repr(source)
+
+
+def _refuse_nothing_ranked(ranking: "Ranking") -> None:
+    from mulo_cli.errors import DataError
+
+    if all(standing.rank is None for row in ranking.rows for standing in row):
+        raise DataError(
+            "nothing can be ranked: no column has an optimizer with all of its results",
+            "evaluate all optimizers on the same tasks, steps and seeds; the warnings name what "
+            "is missing",
+        )
+
+
+def _show(terminal: Terminal, ranking: "Ranking", format_: Format) -> None:
+    from mulo_cli.cli.rank_tables import rank_csv, rank_markdown, rank_table, standings
+    from mulo_cli.results.store import to_line
+
+    if format_ == "table":
+        terminal.result(rank_table(ranking, terminal.out.width))
+        return
+    lines = {
+        "jsonl": map(to_line, standings(ranking)),
+        "csv": rank_csv(ranking),
+        "markdown": rank_markdown(ranking),
+    }
+    for line in lines[format_]:
+        terminal.line(line)

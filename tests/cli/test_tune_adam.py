@@ -1,0 +1,142 @@
+"""`mulo tune-adam` as a user meets it: a grid, a table, a file, and the same again after Ctrl-C."""
+
+import json
+import re
+import signal
+
+import pytest
+
+from tests.cli.programs import mulo, start
+
+TINY = ("--width", "8", "--depth", "2", "--batch-size", "16", "--steps", "60", "--window", "10")
+GRID = "learning_rate = [1e-3, 1e-2, 3e-2]\nb1 = [0.9, 0.95]\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished search, for tests that only look at it."""
+    path = tmp_path_factory.mktemp("tuned")
+    (path / "grid.toml").write_text(GRID)
+    done = tune(path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def tune(path, *arguments: str, **extra):
+    return mulo("tune-adam", "--grid", "grid.toml", *TINY, *arguments, cwd=path, **extra)
+
+
+def rows(path) -> list[dict]:
+    lines = (path / "runs" / "tune-adamw-mlp-digits-w8" / "rows.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [{k: v for k, v in row.items() if k != "seconds_per_step"} for row in found]
+
+
+def best(path) -> dict:
+    return json.loads((path / "runs" / "tune-adamw-mlp-digits-w8" / "best.json").read_text())
+
+
+def test_the_best_is_the_lowest_final_loss_and_evaluate_takes_its_file(folder):
+    found = best(folder)
+    losses = {row["optimizer"]: row["smoothed_loss"]["60"] for row in rows(folder)}
+    assert len(losses) == found["configurations"] == 6
+    assert found["smoothed_loss"] == min(losses.values())
+    name = min(losses, key=losses.get)
+    assert f"learning_rate={found['settings']['learning_rate']}" in name
+    tuned = "adamw:tuned=runs/tune-adamw-mlp-digits-w8/best.json"
+    short = ("--widths", "8", "--steps", "30", "--window", "10", "--seeds", "1")
+    done = mulo("evaluate", "--optimizer", tuned, *short, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert row["settings"]["learning_rate"] == found["settings"]["learning_rate"]
+    assert row["settings"]["b1"] == found["settings"]["b1"]
+
+
+def test_the_same_command_again_computes_nothing_and_says_the_same(folder):
+    before = rows(folder)
+    again = tune(folder)
+    assert again.returncode == 0
+    assert rows(folder) == before
+    printed = [json.loads(line) for line in again.stdout.splitlines()]
+    assert len(printed) == 6
+    assert "step" not in re.sub("first or last.*", "", again.stderr), "no progress: nothing is done"
+
+
+def test_a_person_sees_the_best_ten_and_what_to_run_next(folder):
+    shown = tune(folder, "--format", "table").stdout
+    assert "best 6 of 6 configurations" in shown
+    assert shown.count(" *") >= 1
+    assert "next: mulo evaluate --optimizer adamw:tuned=" in shown
+
+
+def test_a_best_value_at_the_border_of_the_grid_is_pointed_out(folder):
+    rate = best(folder)["settings"]["learning_rate"]
+    assert rate == 3e-2, "in sixty steps the highest rate wins"
+    assert best(folder)["on_border"] == ["learning_rate"]
+    assert "best learning_rate, 0.03, is the first or last" in tune(folder).stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_search_goes_on_to_the_same_rows(folder, tmp_path, how):
+    """One lane: trials end one after another, so that there is something to interrupt."""
+    (tmp_path / "grid.toml").write_text(GRID)
+    one_lane = ("--lanes", "1")
+    running = start("tune-adam", "--grid", "grid.toml", *TINY, *one_lane, cwd=tmp_path)
+    assert running.stdout is not None
+    running.stdout.readline()  # the first row
+    running.send_signal(how)
+    running.communicate(timeout=120)
+    assert running.returncode in (130, -signal.SIGKILL)
+    assert 1 <= len(rows(tmp_path)) < 6
+    finished = tune(tmp_path, *one_lane)
+    assert finished.returncode == 0, finished.stderr
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "grid.toml").write_text(GRID)
+    assert tune(whole, *one_lane).returncode == 0
+    assert rows(tmp_path) == rows(whole), "no row is lost, doubled or different"
+    assert best(tmp_path) == best(whole)
+
+
+def test_a_grid_that_diverges_everywhere_is_an_error_that_keeps_its_rows(tmp_path):
+    (tmp_path / "grid.toml").write_text("learning_rate = [1e20]")
+    done = tune(tmp_path)
+    assert done.returncode == 1
+    assert "every configuration of the grid diverged" in done.stderr
+    assert [row["status"] for row in rows(tmp_path)] == ["diverged"]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said", "hinted"),
+    [
+        (["--optimizer", "sgd"], 2, "'sgd'", "--help"),
+        (["--width", "0"], 2, "--width", "--help"),
+        (["--width", "wide"], 2, "--width", "--help"),
+        (["--steps", "0"], 2, "--steps", "--help"),
+        (["--lanes", "0"], 2, "--lanes", "--help"),
+        (["--window", "61"], 2, "--window 61", "--window"),
+        (["--grid", "large"], 2, "'large'", "small"),
+        (["--grid", "nowhere.toml"], 2, "nowhere.toml", "TOML"),
+        (["--grid", "momentum.toml"], 2, "'momentum'", "known are"),
+        (["--schedule", "linear"], 2, "'linear'", "warmup-cosine"),
+        (["--dataset", "digit"], 2, "'digit'", "digits"),
+        (["--task", "vitt"], 2, "'vitt'", "mlp"),
+        (["--batch-size", "9999"], 2, "larger than digits", "batch size"),
+        (["--out", "grid.toml"], 1, "cannot write", "choose another place"),
+        (["--out", "foreign"], 1, "rows.jsonl", "row"),
+    ],
+)
+def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, code, said, hinted):
+    (tmp_path / "grid.toml").write_text(GRID)
+    (tmp_path / "momentum.toml").write_text("momentum = [0.9]")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "rows.jsonl").write_text("my shopping list\n")
+    refused = tune(tmp_path, *arguments)
+    assert refused.returncode == code, refused.stderr
+    assert refused.stdout == ""
+    message, hint = refused.stderr.split("hint: ")
+    assert said in message
+    assert hinted in hint
+    assert "Traceback" not in refused.stderr
+    assert (tmp_path / "foreign" / "rows.jsonl").read_text() == "my shopping list\n"

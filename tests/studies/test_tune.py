@@ -1,0 +1,140 @@
+"""A grid in lanes gives what its configurations give one by one, whoever sits beside them."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from mulo_cli.assembly import build_dataset, build_evaluation_task, build_trials
+from mulo_cli.recipes.grids import Grid
+from mulo_cli.recipes.schema import TaskSection
+from mulo_cli.results.records import EvaluationRow, content_hash
+from mulo_cli.studies.evaluate import EvaluationConfig, Progress, evaluate, identity
+from mulo_cli.studies.tune import MAX_LANES, Trial, choose_lanes, tune
+
+STEPS = 60
+CONFIG = EvaluationConfig(steps=STEPS, seeds=2, window=10, at=(STEPS,))
+GRID = Grid({"learning_rate": (1e-3, 1e-2, 1e9), "b1": (0.9, 0.95)})
+"""A rate of 1e9 diverges at once, and gives its lane up early."""
+
+LANES = 5
+"""12 trials on 5 lanes: refilled at different times, and idle at the end."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def optax_promotes():
+    """Let optax raise a weak float to an int32 power, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def task():
+    section = TaskSection("digits", "mlp", [8], 2, 16)
+    return build_evaluation_task(section, build_dataset("digits"), 8, "sp")
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return build_trials("adamw", "constant", GRID, CONFIG.seeds)
+
+
+def rows_of(task, trials, lanes=LANES) -> dict[str, EvaluationRow]:
+    records = list(tune(task, trials, CONFIG, lanes, "0"))
+    rows = [record for record in records if isinstance(record, EvaluationRow)]
+    assert len({content_hash(row) for row in rows}) == len(rows)
+    return {f"{row.optimizer} {row.seed}": without_clock(row) for row in rows}
+
+
+def without_clock(row: EvaluationRow) -> EvaluationRow:
+    return dataclasses.replace(row, seconds_per_step=0.0)
+
+
+@pytest.fixture(scope="module")
+def rows(task, trials):
+    return rows_of(task, trials)
+
+
+def test_every_trial_gets_one_row_of_its_own_identity(task, trials, rows):
+    expected = {content_hash(identity(task, t.optimizer, CONFIG, t.seed, "0")) for t in trials}
+    assert {content_hash(row) for row in rows.values()} == expected
+    assert len(trials) == len(rows) == 12
+
+
+def test_lanes_give_what_evaluate_gives(task, trials, rows):
+    for trial in trials[:4:2]:
+        for row in evaluate(task, trial.optimizer, CONFIG, "0"):
+            if isinstance(row, EvaluationRow):
+                of_lane = rows[f"{row.optimizer} {row.seed}"]
+                # a vmap over another number of lanes rounds differently, and training amplifies it
+                np.testing.assert_allclose(of_lane.curve, row.curve, rtol=1e-3)
+                assert of_lane.smoothed_loss[STEPS] == pytest.approx(
+                    row.smoothed_loss[STEPS], rel=1e-3
+                )
+                assert of_lane.optimizer_state_bytes == row.optimizer_state_bytes
+                assert of_lane.parameters == row.parameters
+
+
+def test_a_trial_does_not_feel_its_neighbours(task, trials, rows):
+    """To the bit: an interrupted search that goes on with what is left ends as it would have."""
+    assert rows_of(task, trials[::-1]) == rows
+    left = rows_of(task, trials[7:])
+    assert left == {name: rows[name] for name in left}
+    assert len(left) == 5
+
+
+def test_a_hopeless_rate_diverges_and_is_told_where(rows):
+    hopeless = [row for name, row in rows.items() if "1000000000.0" in name]
+    assert len(hopeless) == 4
+    for row in hopeless:
+        assert row.status == "diverged"
+        assert 2 <= row.diverged_at <= STEPS
+        assert row.smoothed_loss == {STEPS: None}
+    fine = [row for name, row in rows.items() if "1000000000.0" not in name]
+    assert {row.status for row in fine} == {"ok"}
+
+
+def test_diverged_trials_give_their_lanes_up_early(task, trials):
+    """Four trials that end in their first segment cost one segment on four lanes, not two."""
+    hopeless = [trial for trial in trials if trial.optimizer.hyper["learning_rate"] > 1]
+    assert len(hopeless) == 4
+    segments = [r for r in tune(task, hopeless, CONFIG, 4, "0") if isinstance(r, Progress)]
+    assert len(segments) == 1
+    assert segments[0].step == 4 * STEPS
+
+
+def test_progress_counts_the_steps_of_all_trials(task, trials):
+    told = [r.step for r in tune(task, trials[:3], CONFIG, LANES, "0") if isinstance(r, Progress)]
+    assert told == sorted(told)
+    assert told[-1] == 3 * STEPS
+    assert len(told) > 1
+
+
+def test_a_run_that_ends_inside_a_segment_is_cut_at_its_last_step(task, trials):
+    """53 has no divisor near the segment's length: lanes run on to the border, rows do not."""
+    config = dataclasses.replace(CONFIG, steps=53, at=(53,))
+    (row,) = [r for r in tune(task, trials[:1], config, 1, "0") if isinstance(r, EvaluationRow)]
+    (alone,) = [
+        r
+        for r in evaluate(task, trials[0].optimizer, dataclasses.replace(config, seeds=1), "0")
+        if isinstance(r, EvaluationRow)
+    ]
+    assert len(row.curve) == len(alone.curve)
+    np.testing.assert_allclose(row.curve, alone.curve, rtol=1e-3)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 63, 64, 65, 504, 512, 1512])
+@pytest.mark.parametrize("parameters", [10, 5_000, 3_000_000, 10**9])
+def test_lanes_fit_and_are_filled_evenly(trials, parameters):
+    lanes = choose_lanes(trials, parameters)
+    assert 1 <= lanes <= min(MAX_LANES, trials)
+    waves = -(-trials // lanes)
+    assert waves * lanes - trials < waves, "no wave has more than one empty lane on average"
+
+
+def test_a_trial_is_a_configuration_and_a_seed(trials):
+    assert {trial.seed for trial in trials} == {0, 1}
+    assert {type(trial) for trial in trials} == {Trial}
+    rates = {trial.optimizer.settings["learning_rate"] for trial in trials}
+    assert rates == {1e-3, 1e-2, 1e9}
