@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 OPTIMIZER_WIDTH = 16
 """Characters of an optimizer's name before numbers are squeezed."""
 
+HOPELESS = 1_000.0
+"""Nats; from here on decimals say nothing."""
+
 BEST_SHOWN = 10
 """Configurations of a grid that are shown."""
 
@@ -82,9 +85,14 @@ def _loss_cell(losses: Sequence[float | None], best: float | None) -> Text:
     summary = mean_and_error(losses)
     if summary is None:
         return Text(f"diverged {losses.count(None)}/{len(losses)}" if losses else "-")
-    error = f" ± {summary[1]:.3f}" if len(losses) > 1 else ""
-    text = f"{summary[0]:.3f}{error}"
+    error = f" ± {_short(summary[1])}" if len(losses) > 1 else ""
+    text = f"{_short(summary[0])}{error}"
     return Text(f"{text} *", style="bold") if summary[0] == best else Text(f"{text}  ")
+
+
+def _short(loss: float) -> str:
+    """Return three decimals, or three digits of a loss beyond all hope."""
+    return f"{loss:.3f}" if loss < HOPELESS else f"{loss:.3g}"
 
 
 def tuning_table(ranked: Sequence[Configuration], varied: Sequence[str]) -> Table:

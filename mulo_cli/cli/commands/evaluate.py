@@ -68,6 +68,10 @@ def evaluate(
         Literal["table", "jsonl"] | None,
         typer.Option("--format", show_default="table on a terminal, jsonl in a pipe"),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Picture of loss against width and of the curves: FILE.png or .svg."),
+    ] = None,
 ) -> Outcome:
     """Train networks with each optimizer and tell their smoothed training loss.
 
@@ -83,13 +87,18 @@ def evaluate(
     terminal = Terminal()
     asked = EvaluationConfig(steps, seeds, window, told_steps(at, steps, window))
     section = TaskSection(dataset, task, list(parse_widths(widths)), depth, batch_size)
-    references = [parse_optimizer(text) for text in optimizer or _built_in(terminal)]
-    _check_output(output, append=append)
+    named = dict.fromkeys(optimizer or _built_in(terminal))
+    references = [parse_optimizer(text) for text in named]
+    _check_output(output, plot, append=append)
     lines = terminal.piped if format_ is None else format_ == "jsonl"
     with stop_request() as request:
         groups = _groups(references, section)
         sink = RowOutput(terminal, output, lines=lines)
         _run(terminal, groups, asked, sink, request)
+    if plot is not None and sink.rows:
+        from mulo_cli.results.evaluation_plots import plot_evaluation
+
+        plot_evaluation(sink.rows, plot)
     return _end(terminal, sink, output, request, lines=lines)
 
 
@@ -128,7 +137,8 @@ def _built_in(terminal: Terminal) -> tuple[str, ...]:
     return chosen
 
 
-def _check_output(output: Path | None, *, append: bool) -> None:
+def _check_output(output: Path | None, plot: Path | None, *, append: bool) -> None:
+    """Stop before anything is computed whose result could not be written."""
     from mulo_cli.errors import UsageError
     from mulo_cli.results.row_file import refuse_existing
 
@@ -136,6 +146,10 @@ def _check_output(output: Path | None, *, append: bool) -> None:
         raise UsageError("--append needs a file to append to", "give it with --output FILE")
     if output is not None and not append:
         refuse_existing(output)
+    if plot is not None:
+        from mulo_cli.results.plots import prepare_plot
+
+        prepare_plot(plot)
 
 
 def _groups(references: list["OptimizerReference"], section: "TaskSection") -> list[Group]:
