@@ -43,10 +43,11 @@ app.command("tune-adam", epilog=TUNE_ADAM_EXAMPLES)(tune_adam)
 app.command("rank", epilog=RANK_EXAMPLES)(rank)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"mulo {metadata.version('mulo-cli')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -20,4 +20,4 @@ def nearest_hint(unknown: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     more = ", ..." if len(known) > LISTED else ""
-    return f"known are: {', '.join(known[:LISTED])}{more}"
+    return f"known are: {', '.join(known[:LISTED]) or 'none'}{more}"

@@ -1,10 +1,11 @@
 """JSON lines on disk: one record a line, appended as soon as it is finished."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -54,7 +55,7 @@ def read_rows(lines: Iterable[str], source: str) -> Iterator[EvaluationRow]:
             continue
         where = f"{source}, line {number}"
         try:
-            plain = json.loads(line, parse_constant=_refuse_constant)
+            plain = json.loads(line, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{where} is not JSON: {error}",
@@ -70,14 +71,20 @@ def read_rows(lines: Iterable[str], source: str) -> Iterator[EvaluationRow]:
             yield _ROW.validate_python(plain)
         except ValidationError as error:
             first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
             raise DataError(
-                f"{where} is a damaged row: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+                f"{where} is a damaged row: {what}{first['msg'].removeprefix('Value error, ')}",
                 "the row was written by another version or edited; evaluate again",
             ) from error
 
 
-def _refuse_constant(name: str) -> None:
+def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
 
 
 def keep_only(path: Path, records: Iterable[dict[str, Any]]) -> None:

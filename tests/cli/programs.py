@@ -1,10 +1,14 @@
-"""Running `mulo` as its users do: as a process of its own."""
+"""Running `mulo` as its users do, as a process of its own; or here, where that will do."""
 
+import contextlib
+import io
 import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 MULO = (sys.executable, "-m", "mulo_cli")
 
@@ -69,6 +73,44 @@ def mulo(
         check=False,
         preexec_fn=limit,
     )
+
+
+class _Screen(io.StringIO):
+    """A stream that says that somebody is watching it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def inside(
+    *arguments: str, cwd: Path, watched: bool = False, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in this process: for all that is not about processes.
+
+    Args:
+        arguments: of the command.
+        cwd: where it runs.
+        watched: whether stdout is a terminal.
+        extra: environment variables.
+    """
+    import jax
+
+    from mulo_cli.cli.app import run
+    from mulo_cli.cli.terminal import Terminal
+
+    out, err = _Screen() if watched else io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        jax.numpy_dtype_promotion("standard"),
+    ):
+        for name, value in environment(**extra).items():
+            patch.setenv(name, value)
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["mulo", *arguments])
+        code = run(Terminal())
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def start(*arguments: str, cwd: Path, **extra: str) -> subprocess.Popen[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import mulo_cli
+from mulo_cli.cli.outcome import ExitCode
 from tests.cli.programs import MULO, environment, mulo
 
 COMMANDS = ("meta-train", "evaluate", "coord-check", "tune-adam", "rank")
@@ -52,13 +53,6 @@ def test_the_shell_can_complete_a_command(tmp_path):
     assert done.stdout.split() == ["meta-train"]
 
 
-@pytest.mark.parametrize("command", ["coord-check", "tune-adam", "rank"])
-def test_what_is_not_there_yet_says_so(tmp_path, command):
-    done = mulo(command, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "not part of this version" in done.stderr
-
-
 def test_an_unknown_command_names_the_nearest(tmp_path):
     done = mulo("meta-trian", cwd=tmp_path)
     assert done.returncode == 2
@@ -84,4 +78,5 @@ def test_a_closed_pipe_is_quiet(tmp_path):
     assert "Traceback" not in said
     assert "defect of mulo" not in said
     assert "BrokenPipe" not in said
-    assert writer.wait(timeout=60) in (0, 1)
+    # 0 if all was written before the reader had gone
+    assert writer.wait(timeout=60) in (0, ExitCode.READER_LEFT)

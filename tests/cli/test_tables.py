@@ -1,65 +1,99 @@
 """Tables tell the truth at a glance: the best is starred, what diverged is counted."""
 
 import io
+import math
 
 import pytest
 from rich.console import Console
 
 from mulo_cli.cli.tables import duration, evaluation_table, mean_and_error, with_unit
 from mulo_cli.results.records import EvaluationRow
+from tests.results.evaluation_rows import evaluation_row, rows_of
 
 
-def row(optimizer: str, width: int, loss: float | None, seed: int = 0) -> EvaluationRow:
-    return EvaluationRow(
-        optimizer=optimizer,
-        parametrization="mup",
-        task="mlp",
-        dataset="digits",
-        real=True,
-        width=width,
-        depth=3,
-        batch_size=64,
-        seed=seed,
-        steps=500,
-        window=50,
-        smoothed_loss=loss,
-        status="diverged" if loss is None else "ok",
-        diverged_at=7 if loss is None else None,
-        test_accuracy=None,
-        curve_every=10,
-        curve=(),
-        seconds_per_step=1e-3,
-        code_version="0",
-    )
-
-
-def shown(rows: list[EvaluationRow]) -> list[str]:
+def shown(rows: list[EvaluationRow], width: int = 120) -> list[str]:
     """Return the table's lines as a person without colours sees them."""
     screen = io.StringIO()
-    Console(file=screen, width=120, color_system=None).print(evaluation_table(rows))
+    Console(file=screen, width=width, color_system=None).print(evaluation_table(rows))
     return screen.getvalue().splitlines()
 
 
+def cells(rows: list[EvaluationRow], optimizer: str) -> list[str]:
+    """Return the cells of one optimizer, without its name."""
+    (line,) = [line for line in shown(rows) if line.startswith(f"│ {optimizer} ")]
+    return [cell.strip() for cell in line.strip("│").split("│")][1:]
+
+
 def test_the_best_of_each_width_is_starred_and_no_other():
-    lines = shown([row("a", 8, 0.5), row("b", 8, 0.4), row("a", 16, 0.2), row("b", 16, 0.3)])
-    of_a = next(line for line in lines if "a " in line and "│" in line)
-    of_b = next(line for line in lines if "b " in line and "│" in line)
-    assert "0.2000 ± 0.0000 *" in of_a
-    assert "0.4000 ± 0.0000 *" in of_b
-    assert of_a.count("*") == of_b.count("*") == 1
+    rows = [
+        *rows_of({"a": [0.5, 0.5], "b": [0.4, 0.4]}, width=8),
+        *rows_of({"a": [0.2, 0.2], "b": [0.3, 0.3]}, width=16),
+    ]
+    assert cells(rows, "a") == ["0.500 ± 0.000", "0.200 ± 0.000 *"]
+    assert cells(rows, "b") == ["0.400 ± 0.000 *", "0.300 ± 0.000"]
+
+
+def test_there_is_a_column_for_each_width_and_each_step_that_was_asked_for():
+    rows = [
+        evaluation_row(name, {100: early, 500: late}, width=width)
+        for width in (16, 8)
+        for name, early, late in (("a", 3.0, 1.0), ("b", 2.0, 1.5))
+    ]
+    assert cells(rows, "a") == ["3.000", "1.000 *", "3.000", "1.000 *"]
+    assert cells(rows, "b") == ["2.000 *", "1.500", "2.000 *", "1.500"]
+    heading = "\n".join(shown(rows)[:6])
+    assert heading.index("width 8") < heading.index("width 16")
+    assert heading.count("step 100") == heading.count("step 500") == 2
 
 
 def test_one_diverged_seed_is_not_averaged_away():
-    lines = shown([row("a", 8, 0.1, 0), row("a", 8, None, 1), row("b", 8, 0.9)])
-    assert any("diverged 1/2" in line for line in lines)
-    assert any("0.9000 ± 0.0000 *" in line for line in lines)
+    rows = rows_of({"a": [0.1, None], "b": [0.9]})
+    assert cells(rows, "a") == ["diverged 1/2"]
+    assert cells(rows, "b") == ["0.900 *"]
+
+
+def test_what_a_run_reached_before_it_diverged_is_shown():
+    rows = [evaluation_row("a", {100: 0.25, 500: None})]
+    assert cells(rows, "a") == ["0.250 *", "diverged 1/1"]
+
+
+def test_nothing_is_best_where_all_diverged():
+    assert not any("*" in cell for cell in cells(rows_of({"a": [None], "b": [None]}), "a"))
+
+
+def test_what_was_not_trained_is_a_dash():
+    rows = [*rows_of({"a": [0.5], "b": [0.4]}, width=8), *rows_of({"a": [0.2]}, width=16)]
+    assert cells(rows, "b") == ["0.400 *", "-"]
+
+
+def test_a_loss_beyond_all_hope_is_not_told_to_the_third_decimal():
+    rows = rows_of({"a": [1_234_567.0, 1_234_567.0], "b": [999.9994]})
+    assert cells(rows, "a") == ["1.23e+06 ± 0.000"]
+    assert cells(rows, "b") == ["999.999 *"]
+
+
+def test_equal_losses_are_both_best():
+    rows = rows_of({"a": [0.5], "b": [0.5]})
+    assert cells(rows, "a") == cells(rows, "b") == ["0.500 *"]
+
+
+def test_the_title_says_what_is_averaged():
+    title = " ".join(shown(rows_of({"a": [0.5]}, window=17))[:2])
+    assert "training loss (nats)" in title
+    assert "last 17 steps" in title
 
 
 def test_the_standard_error_is_the_population_deviation_over_root_n():
-    rows = [row("a", 8, loss, seed) for seed, loss in enumerate((1.0, 2.0, 3.0, 6.0))]
-    mean, error = mean_and_error(rows)
+    losses = [1.0, 2.0, 3.0, 6.0]
+    mean, error = mean_and_error(losses)
     assert mean == pytest.approx(3.0)
-    assert error == pytest.approx((3.5**0.5) / 2)
+    assert error == pytest.approx(math.sqrt(3.5) / 2)
+    assert cells(rows_of({"a": losses}), "a") == ["3.000 ± 0.935 *"]
+
+
+@pytest.mark.parametrize("losses", [[], [None], [1.0, None], [None, 1.0]])
+def test_there_is_no_mean_of_nothing_and_none_over_diverged_runs(losses):
+    assert mean_and_error(losses) is None
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from mulo_cli.mup.roles import infer_roles
 from mulo_cli.mup.rules import adam_like, standard
 from mulo_cli.optimizers.base import MakeOptimizer
 from mulo_cli.optimizers.catalogue import OPTIMIZERS
+from mulo_cli.optimizers.schedules import SCHEDULES
 
 WIDTH = 16
 """A power of two: dividing by it is exact in binary."""
@@ -25,7 +26,16 @@ WIDTH = 16
 SETTINGS = {"small_fc_lopt": {"hidden_size": 4}}
 """Small configurations of the learned ones; the contract is the same for all sizes."""
 
+OPTIONS = {"sgd": {"momentum": 0.9}}
+"""Hyper-parameters that are off unless they are given, with values to try them at."""
+
+REFERENCES = {"adamw": optax.adamw, "muadam": optax.adam, "sgd": optax.sgd}
+"""What each hand-designed optimizer is under standard parametrization."""
+
 STEPS = jnp.int32(100)
+DESCENT = 1_200
+"""Steps in which a rate of 0.1, even divided by WIDTH, goes further than any number here is."""
+
 ROUNDING = 2e-5
 """Relative: some hundred float32 operations in another order."""
 
@@ -66,9 +76,38 @@ def learned(name: str, rule=adam_like) -> Candidate:
     return candidate(optimizer.build, optimizer.init(jax.random.key(0)))
 
 
-def hand_designed(name: str) -> Candidate:
-    entry = OPTIMIZERS[name]
-    return candidate(entry.make, {k: jnp.float32(v) for k, v in entry.defaults.items()})
+class Variant(NamedTuple):
+    """A hand-designed optimizer, and all that may be said about it beside numbers."""
+
+    name: str
+    parametrization: str
+    schedule: str = "constant"
+    options: bool = False
+
+    @property
+    def hyper(self) -> dict[str, float]:
+        return {**OPTIMIZERS[self.name].defaults, **(OPTIONS[self.name] if self.options else {})}
+
+    @property
+    def make(self) -> MakeOptimizer:
+        return OPTIMIZERS[self.name].under(self.parametrization, self.schedule)
+
+    def __str__(self) -> str:
+        more = ["options"] if self.options else []
+        return "-".join([self.name, self.parametrization, self.schedule, *more])
+
+
+PLAIN = [Variant(name, rule) for name, entry in OPTIMIZERS.items() for rule in entry.rules]
+VARIANTS = [
+    *PLAIN,
+    *(Variant("adamw", "mup", schedule) for schedule in SCHEDULES if schedule != "constant"),
+    *(Variant(name, OPTIMIZERS[name].parametrization, options=True) for name in OPTIONS),
+]
+"""Every rule, every schedule and every option once."""
+
+
+def hand_designed(variant: Variant) -> Candidate:
+    return candidate(variant.make, {k: jnp.float32(v) for k, v in variant.hyper.items()})
 
 
 def init_params(width: int):
@@ -102,9 +141,10 @@ def learned_name(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=[*OPTIMIZERS, *LEARNED_OPTIMIZERS])
+@pytest.fixture(scope="module", params=[*VARIANTS, *LEARNED_OPTIMIZERS], ids=str)
 def made(request):
-    return hand_designed(request.param) if request.param in OPTIMIZERS else learned(request.param)
+    variant = isinstance(request.param, Variant)
+    return hand_designed(request.param) if variant else learned(request.param)
 
 
 def loss(params) -> jax.Array:
@@ -200,12 +240,17 @@ def test_it_can_be_chained(made):
 # --- Hand-designed optimizers ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_a_hand_designed_optimizer_descends_a_quadratic(name):
-    made = hand_designed(name)
+def test_every_hand_designed_optimizer_and_every_option_has_its_row_here():
+    assert REFERENCES.keys() == OPTIMIZERS.keys()
+    options = {name: set(entry.optional) for name, entry in OPTIMIZERS.items() if entry.optional}
+    assert {name: set(values) for name, values in OPTIONS.items()} == options
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_hand_designed_optimizer_descends_a_quadratic(variant):
     # under muP hidden matrices move WIDTH times more slowly: this rate is right for them
-    hyper = {**made.hyper, "learning_rate": jnp.float32(0.1)}
-    built = made.make(hyper, ROLES, STEPS)
+    hyper = {**variant.hyper, "learning_rate": jnp.float32(0.1)}
+    built = variant.make(hyper, ROLES, jnp.int32(DESCENT))
 
     def step(carry, _):
         params, state = carry
@@ -213,31 +258,88 @@ def test_a_hand_designed_optimizer_descends_a_quadratic(name):
         return (optax.apply_updates(params, updates), state), loss(params)
 
     start = (PARAMS, built.init(PARAMS))
-    (end, _), losses = jax.jit(lambda start: jax.lax.scan(step, start, length=600))(start)
+    (end, _), losses = jax.jit(lambda start: jax.lax.scan(step, start, length=DESCENT))(start)
     assert float(losses[1]) < float(losses[0])
     assert float(loss(end)) < 0.01 * float(losses[0])
 
 
-@pytest.mark.parametrize(("name", "reference"), [("adamw", optax.adamw), ("muadam", optax.adam)])
-def test_defaults_are_those_of_optax(name, reference):
-    ours = OPTIMIZERS[name].make(
-        OPTIMIZERS[name].defaults, jax.tree.map(lambda _: ROLES["readout"], ROLES), STEPS
-    )
-    theirs = reference(OPTIMIZERS[name].defaults["learning_rate"])
-    found, _ = ours.update(GRADIENTS, ours.init(PARAMS), PARAMS)
-    expected, _ = theirs.update(GRADIENTS, theirs.init(PARAMS), PARAMS)
+def trajectory(optimizer: optax.GradientTransformation, steps: int = 3):
+    """Return every update of a short training, whose gradients change with its parameters."""
+    params, state, found = PARAMS, optimizer.init(PARAMS), []
+    for _ in range(steps):
+        gradients = jax.tree.map(lambda p: jnp.sin(7.0 * p), params)
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        found.append(updates)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_defaults_are_those_of_optax(name):
+    variant, rate = Variant(name, "sp"), OPTIMIZERS[name].defaults["learning_rate"]
+    found = trajectory(variant.make(variant.hyper, ROLES, STEPS), 1)
+    expected = trajectory(REFERENCES[name](rate), 1)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_muadam_is_adam_but_for_hidden_matrices_and_those_by_one_over_their_fan_in():
-    hyper = OPTIMIZERS["muadam"].defaults
-    ours, adam = OPTIMIZERS["muadam"].make(hyper, ROLES, STEPS), optax.adam(**hyper)
-    ours_state, adam_state = ours.init(PARAMS), adam.init(PARAMS)
-    for _ in range(3):
-        found, ours_state = ours.update(GRADIENTS, ours_state, PARAMS)
-        expected, adam_state = adam.update(GRADIENTS, adam_state, PARAMS)
-        expected = {**expected, "hidden": expected["hidden"] / WIDTH}
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+@pytest.mark.parametrize(
+    ("name", "hyper"),
+    [
+        (
+            "adamw",
+            {"learning_rate": 0.3, "b1": 0.8, "b2": 0.9, "eps": 1e-3, "weight_decay": 0.5},
+        ),
+        ("muadam", {"learning_rate": 0.3, "b1": 0.8, "b2": 0.9, "eps": 1e-3}),
+        ("sgd", {"learning_rate": 0.3}),
+        ("sgd", {"learning_rate": 0.3, "momentum": 0.8}),
+    ],
+)
+def test_under_standard_parametrization_it_is_optax_to_the_bit(name, hyper):
+    ours = OPTIMIZERS[name].under("sp")(hyper, ROLES, STEPS)
+    found, expected = trajectory(ours), trajectory(REFERENCES[name](**hyper))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert not np.array_equal(found[0]["hidden"], found[2]["hidden"])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muadam"])
+def test_under_mup_adam_moves_hidden_matrices_by_one_over_their_fan_in_and_all_else_alike(name):
+    hyper = {**OPTIMIZERS[name].defaults, "weight_decay": 0.0}
+    if name == "muadam":
+        hyper.pop("weight_decay")
+    found = {}
+    for parametrization in ("sp", "mup"):
+        built = OPTIMIZERS[name].under(parametrization)(hyper, ROLES, STEPS)
+        state, found[parametrization] = built.init(PARAMS), []
+        for turn in range(3):  # the same gradients and params for both
+            gradients = jax.tree.map(lambda g, by=turn + 1.0: by * g, GRADIENTS)
+            updates, state = built.update(gradients, state, PARAMS)
+            found[parametrization].append(updates)
+    for under_sp, under_mup in zip(found["sp"], found["mup"], strict=True):
+        expected = {**under_sp, "hidden": under_sp["hidden"] / WIDTH}
+        jax.tree.map(np.testing.assert_array_equal, under_mup, expected)
+
+
+@pytest.mark.parametrize("width", [WIDTH, 4 * WIDTH])
+def test_decay_is_rate_times_decay_at_every_width_and_for_every_role(width):
+    """Without a gradient Adam stands still, and what is left is decay."""
+    init = init_params(width)
+    params, roles = init(jax.random.key(2)), infer_roles(init_params(8), init)
+    hyper = {**OPTIMIZERS["adamw"].defaults, "learning_rate": 0.25, "weight_decay": 0.5}
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    for parametrization in ("sp", "mup"):
+        built = OPTIMIZERS["adamw"].under(parametrization)(hyper, roles, STEPS)
+        updates, _ = built.update(nothing, built.init(params), params)
+        expected = jax.tree.map(lambda p: -0.25 * 0.5 * p, params)  # powers of two: exact
+        jax.tree.map(np.testing.assert_array_equal, updates, expected)
+
+
+def test_each_has_the_parametrization_of_its_paper_unless_told_otherwise():
+    own = {name: entry.parametrization for name, entry in OPTIMIZERS.items()}
+    assert own == {"adamw": "sp", "muadam": "mup", "sgd": "sp"}
+
+
+def test_sgd_has_no_rule_for_mup_that_would_be_wrong():
+    assert set(OPTIMIZERS["sgd"].rules) == {"sp"}, "a rule needs rows for all roles, and a test"
 
 
 # --- Learned optimizers ---------------------------------------------------------------------------

@@ -108,7 +108,9 @@ def test_two_optimizers_see_the_same_data(task):
     found = []
     with jax.numpy_dtype_promotion("standard"):  # optax raises a weak float to an int32 power
         for name in ("adamw", "muadam"):
-            built = OPTIMIZERS[name].make(OPTIMIZERS[name].defaults, task.roles, jnp.int32(2))
+            entry = OPTIMIZERS[name]
+            make = entry.under(entry.parametrization)
+            built = make(entry.defaults, task.roles, jnp.int32(2))
             state = init_inner_state(task, built, jax.random.key(2))
             run = jax.jit(functools.partial(unroll, task, built))
             found.append(run(state, task.data, KEY, jnp.array([3, 4]))[1])

@@ -5,6 +5,8 @@ implementation. Shapes, seeds and awkward gradients are drawn at random.
 """
 
 import functools
+import importlib
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mulo_cli.learned_optimizers.small_fc_lopt import SmallFcLoptConfig, small_fc_lopt
+from mulo_cli.learned_optimizers.accumulators import init_accumulators, update_accumulators
+from mulo_cli.learned_optimizers.small_fc_lopt import (
+    ARITHMETIC_ELEMENTS,
+    SmallFcLoptConfig,
+    decays_of,
+    feature_groups,
+    network_outputs,
+    small_fc_lopt,
+)
 from mulo_cli.mup.roles import ParamRole, RoleKind
 from mulo_cli.mup.rules import standard
 from tests.learned_optimizers import numpy_reference
+
+small_fc_lopt_module = importlib.import_module("mulo_cli.learned_optimizers.small_fc_lopt")
+"""Its function has the same name."""
 
 UPDATES = 6
 STEP_SIZE = 0.01
@@ -31,6 +44,8 @@ times. The worst of 400 draws was 3e-5; any constant doubled, 1e-6 or 1e-9, show
 
 SHAPES = [(), (1,), (7,), (3, 5), (5, 3), (4, 4), (1, 6), (2, 3, 4), (3, 3, 2), (2, 2, 3, 3)]
 """Every rank from 0 to 4, with ties between axes, both orders, and axes of length one."""
+
+LARGE_SHAPES = [(32, 33), (1_001,)]
 
 MAGNITUDES = [0.0, 1e-4, 1.0, 1e3]
 
@@ -107,10 +122,22 @@ def program(config: SmallFcLoptConfig, fan_ins: tuple[int, ...]):
 def test_updates_are_those_of_the_published_formulas(
     shapes, seed, hidden_size, magnitude, time_feature, clip
 ):
-    generator = np.random.default_rng(seed)
     config = SmallFcLoptConfig(hidden_size, STEP_SIZE, 0.001, time_feature, clip)
+    hold_against_oracle(config, shapes, seed, magnitude)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_updates_of_large_tensors_are_those_of_the_published_formulas(seed):
+    """Large: so many elements that the network runs as fused arithmetic."""
+    assert all(math.prod(shape) >= ARITHMETIC_ELEMENTS for shape in LARGE_SHAPES)
+    hold_against_oracle(SmallFcLoptConfig(8, STEP_SIZE), LARGE_SHAPES, seed, magnitude=1.0)
+
+
+def hold_against_oracle(config: SmallFcLoptConfig, shapes, seed: int, magnitude: float) -> None:
+    """Train tensors of these shapes with drawn gradients, here and in the oracle."""
+    generator = np.random.default_rng(seed)
     fan_ins = (1, 4)[: len(shapes)]
-    theta = drawn_theta(generator, hidden_size)
+    theta = drawn_theta(generator, config.hidden_size)
     params = [
         PARAM_SCALE * np.asarray(generator.standard_normal(shape), np.float32) for shape in shapes
     ]
@@ -119,7 +146,7 @@ def test_updates_are_those_of_the_published_formulas(
 
     stacked = [np.stack(steps) for steps in zip(*gradients, strict=True)]
     found = program(config, fan_ins)(theta, params, stacked)
-    oracle = numpy_reference.Settings(STEP_SIZE, 0.001, time_feature, clip)
+    oracle = numpy_reference.Settings(STEP_SIZE, 0.001, config.time_feature, config.clip_gradients)
     multipliers = [1 / fan_in for fan_in in fan_ins]
     ends = numpy_reference.train(theta, params, gradients, multipliers, oracle)
     for sums, end, param, multiplier in zip(found, ends, params, multipliers, strict=True):
@@ -128,6 +155,65 @@ def test_updates_are_those_of_the_published_formulas(
         assert outputs.shape == param.shape
         scale = max(1.0, np.abs(expected).max())
         np.testing.assert_allclose(outputs, expected, rtol=0, atol=TOLERANCE * scale)
+
+
+# --- Two ways to run the network ------------------------------------------------------------------
+
+
+def outputs_for(theta, gradient, parameter):
+    """Return the network's outputs for a tensor that has seen one gradient."""
+    accumulators = init_accumulators(gradient.shape)
+    accumulators = update_accumulators(accumulators, decays_of(theta), gradient)
+    groups = feature_groups(gradient, parameter, accumulators)
+    return network_outputs(theta, groups, jnp.ones(11))
+
+
+@pytest.mark.parametrize("shape", [(1200,), (30, 40), (3, 20, 20)])
+def test_products_and_arithmetic_give_the_same_outputs(monkeypatch, shape):
+    generator = np.random.default_rng(7)
+    theta = drawn_theta(generator, hidden_size=8)
+    tensors = generator.standard_normal((2, *shape)).astype(np.float32)
+    found = {}
+    for way, elements in (("arithmetic", 1), ("products", 10**9)):
+        monkeypatch.setattr(small_fc_lopt_module, "ARITHMETIC_ELEMENTS", elements)
+        found[way] = np.stack(jax.jit(lambda *given: outputs_for(*given))(theta, *tensors))
+    assert found["products"].shape == (2, *shape)
+    assert found["products"].std() > 0.1
+    # sums of 28 and 8 products of float32 in another order, relative to the largest
+    scale = np.abs(found["products"]).max()
+    np.testing.assert_allclose(found["arithmetic"], found["products"], rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hidden_size", "way"),
+    [
+        ((1000,), 4, "_by_arithmetic"),
+        ((25, 40), 16, "_by_arithmetic"),
+        ((999,), 4, "_by_products"),
+        ((27, 37), 16, "_by_products"),
+        ((25, 40), 17, "_by_products"),
+        ((1000, 1000), 32, "_by_products"),
+    ],
+)
+def test_arithmetic_is_for_large_tensors_and_small_networks(monkeypatch, shape, hidden_size, way):
+    taken = []
+
+    def spy_on(name: str):
+        original = getattr(small_fc_lopt_module, name)
+
+        def spy(*given):
+            taken.append(name)
+            return original(*given)
+
+        monkeypatch.setattr(small_fc_lopt_module, name, spy)
+
+    spy_on("_by_arithmetic")
+    spy_on("_by_products")
+    theta = jax.eval_shape(small_fc_lopt(SmallFcLoptConfig(hidden_size)).init, jax.random.key(0))
+    tensor = jax.ShapeDtypeStruct(shape, jnp.float32)
+    found = jax.eval_shape(outputs_for, theta, tensor, tensor)
+    assert taken == [way]
+    assert [output.shape for output in found] == [shape, shape]
 
 
 @pytest.mark.parametrize(("hidden_size", "numbers"), [(32, 2_409), (4, 197)])

@@ -55,7 +55,8 @@ def spread(parametrization: str, build) -> float:
 def hand_designed(name: str, learning_rate: float):
     entry = OPTIMIZERS[name]
     hyper = {**entry.defaults, "learning_rate": learning_rate}
-    return lambda roles: entry.make(hyper, roles, jnp.int32(STEPS))
+    make = entry.under(entry.parametrization)
+    return lambda roles: make(hyper, roles, jnp.int32(STEPS))
 
 
 def test_widths_train_alike_under_mup_and_not_under_sp():

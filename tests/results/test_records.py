@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mulo_cli.results.records import EvaluationRow, MetaStepRecord, ValidationRecord, to_plain
-from mulo_cli.results.store import to_line
+from mulo_cli.results.records import (
+    EvaluationIdentity,
+    EvaluationRow,
+    MetaStepRecord,
+    ValidationRecord,
+    content_hash,
+    to_plain,
+)
+from mulo_cli.results.store import read_rows, to_line
+from tests.results.evaluation_rows import evaluation_row
 
 NAN, INF = math.nan, math.inf
 
@@ -29,12 +37,9 @@ def meta_step(**changes) -> MetaStepRecord:
 
 VALIDATION = ValidationRecord(5, {"a": 1.0}, {"a": INF}, best=True)
 
-ROW = EvaluationRow(
-    optimizer="adamw", parametrization="sp", task="mlp", dataset="digits", real=True, width=8,
-    depth=3, batch_size=16, seed=0, steps=3, window=2, smoothed_loss=None, status="diverged",
-    diverged_at=2, test_accuracy=0.1, curve_every=1, curve=(2.3, NAN, -INF),
-    seconds_per_step=1e-4, code_version="0.1.0",
-)  # fmt: skip
+ROW = evaluation_row(
+    "adamw", {2: 0.5, 3: None}, steps=3, window=2, diverged_at=3, curve=(2.3, NAN, -INF)
+)
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
@@ -63,7 +68,8 @@ def test_finite_numbers_truths_and_words_come_through_as_they_are():
     plain = to_plain(ROW)
     assert plain["real"] is True
     assert plain["status"] == "diverged"
-    assert (plain["seconds_per_step"], plain["seed"], plain["smoothed_loss"]) == (1e-4, 0, None)
+    assert (plain["seconds_per_step"], plain["seed"], plain["recipe_digest"]) == (1e-4, 0, None)
+    assert (plain["at"], plain["smoothed_loss"]) == ([2, 3], {"2": 0.5, "3": None})
 
 
 def test_a_record_is_frozen_and_stays_as_it_was():
@@ -86,3 +92,107 @@ def test_what_is_read_back_is_what_was_measured(losses, norm, step):
     assert found["meta_loss"] == finite
     assert found["gradient_norm"] == (norm if math.isfinite(norm) else None)
     assert found["step"] == step
+
+
+# --- Rows and their identities --------------------------------------------------------------------
+
+IDENTITY_FIELDS = [field.name for field in dataclasses.fields(EvaluationIdentity)]
+
+OTHER = {
+    "optimizer": "adamw:b1=0.5",
+    "settings": {"learning_rate": 0.02},
+    "parametrization": "mup",
+    "recipe_digest": "f00d",
+    "task": "vit",
+    "dataset": "imagenet32",
+    "real": False,
+    "width": 17,
+    "depth": 4,
+    "batch_size": 65,
+    "seed": 1,
+    "steps": 501,
+    "at": (400, 500),
+    "window": 49,
+    "code_version": "0.2.0",
+}
+"""Another value for every field of an identity."""
+
+OTHER_RESULTS = {
+    "smoothed_loss": {500: 2.0},
+    "status": "diverged",
+    "diverged_at": 7,
+    "test_accuracy": None,
+    "curve_every": 5,
+    "curve": (NAN,),
+    "parameters": 1,
+    "optimizer_state_bytes": 1,
+    "seconds_per_step": 9.0,
+}
+
+
+def identity_of(row: EvaluationRow) -> EvaluationIdentity:
+    return EvaluationIdentity(**{name: getattr(row, name) for name in IDENTITY_FIELDS})
+
+
+def test_a_row_has_the_hash_of_its_identity():
+    for row in (ROW, evaluation_row("adamw")):
+        assert content_hash(row) == content_hash(identity_of(row))
+        assert len(content_hash(row)) == 64
+
+
+def test_every_field_is_part_of_an_identity_or_a_result():
+    fields = {field.name for field in dataclasses.fields(EvaluationRow)}
+    assert OTHER.keys() == set(IDENTITY_FIELDS)
+    assert fields == OTHER.keys() | OTHER_RESULTS.keys() | {"kind"}
+    assert [f.name for f in dataclasses.fields(EvaluationRow)][: len(OTHER)] == IDENTITY_FIELDS
+
+
+@pytest.mark.parametrize("name", IDENTITY_FIELDS)
+def test_rows_that_differ_in_what_was_trained_have_different_hashes(name):
+    identity = identity_of(evaluation_row("adamw"))
+    other = dataclasses.replace(identity, **{name: OTHER[name]})
+    assert content_hash(other) != content_hash(identity)
+
+
+@pytest.mark.parametrize("name", OTHER_RESULTS)
+def test_what_came_out_does_not_change_the_hash(name):
+    row = evaluation_row("adamw")
+    other = dataclasses.replace(row, **{name: OTHER_RESULTS[name]})
+    assert other != row
+    assert content_hash(other) == content_hash(row)
+
+
+def test_the_order_in_which_settings_are_told_does_not_change_the_hash():
+    one, other = {"a": 1.0, "b": 2.0}, {"b": 2.0, "a": 1.0}
+    hashes = {content_hash(evaluation_row("x", settings=settings)) for settings in (one, other)}
+    assert len(hashes) == 1
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    optimizer=st.text(),
+    given_settings=st.dictionaries(st.text(), FINITE | st.text()),
+    losses=st.dictionaries(st.integers(1, 10**9), FINITE | st.none(), min_size=1, max_size=4),
+    digest=st.none() | st.text(),
+)
+def test_a_row_is_read_back_as_it_was_with_the_same_hash(optimizer, given_settings, losses, digest):
+    row = evaluation_row(
+        optimizer, losses, settings=given_settings, recipe_digest=digest, curve=(1.5, None)
+    )
+    (found,) = read_rows([to_line(row)], "memory")
+    assert found == row
+    assert content_hash(found) == content_hash(row)
+
+
+@pytest.mark.parametrize("at", [(), (499,), (400, 500)])
+def test_a_row_tells_losses_at_the_steps_that_were_asked_for_and_no_others(at):
+    with pytest.raises(ValueError, match="at = "):
+        evaluation_row("adamw", {500: 1.0}, at=at)
+
+
+def test_the_final_loss_is_that_of_the_last_step_asked_for():
+    assert evaluation_row("adamw", {500: 1.0, 100: 2.0}).final_loss == 1.0
+    assert evaluation_row("adamw", {100: 2.0, 500: None}).final_loss is None

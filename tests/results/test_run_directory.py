@@ -7,7 +7,7 @@ import pytest
 
 from mulo_cli.errors import OutputError
 from mulo_cli.results.records import MetaStepRecord, ValidationRecord
-from mulo_cli.results.run_directory import RunDirectory
+from mulo_cli.results.run_directory import RUNS, RunDirectory, newest_finished_run
 from mulo_cli.results.store import read_lines
 
 
@@ -172,3 +172,41 @@ def test_rewinding_mends_a_torn_line_so_that_the_next_record_stands_alone(run):
 def test_rewinding_a_run_without_metrics_is_nothing(tmp_path):
     RunDirectory(tmp_path).rewind_metrics(3)
     assert not list(tmp_path.iterdir())
+
+
+def finished_run(root, finished_at: int) -> RunDirectory:
+    """Return a run whose artefact was put in place at a certain second."""
+    run = RunDirectory(root)
+    run.artefact.mkdir(parents=True)
+    (run.artefact / "card.json").write_text("{}")
+    os.utime(run.artefact, (finished_at, finished_at))
+    return run
+
+
+def test_the_newest_finished_run_is_the_one_that_was_finished_last(tmp_path):
+    for name, finished_at in (("b", 100), ("c", 300), ("a", 200)):
+        finished_run(tmp_path / name, finished_at)
+    (tmp_path / "unfinished").mkdir()
+    RunDirectory(tmp_path / "unfinished").write_recipe("seed = 0\n")
+    (tmp_path / "torn" / "artefact").mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("not a folder")
+    assert newest_finished_run(tmp_path) == tmp_path / "c"
+    os.utime(tmp_path / "a" / "artefact", (400, 400))
+    assert newest_finished_run(tmp_path) == tmp_path / "a"
+
+
+def test_runs_of_the_same_second_have_an_order_all_the_same(tmp_path):
+    for name in ("b", "c", "a"):
+        finished_run(tmp_path / name, 100)
+    assert newest_finished_run(tmp_path) == tmp_path / "c"
+
+
+def test_without_a_finished_run_there_is_none(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "file").write_text("")
+    for place in ("nowhere", "runs", "file"):
+        assert newest_finished_run(tmp_path / place) is None
+    monkeypatch.chdir(tmp_path)
+    assert newest_finished_run() is None
+    finished_run(RUNS / "mine", 100)
+    assert newest_finished_run() == RUNS / "mine", "a name that can be given to --optimizer"

@@ -1,13 +1,21 @@
-"""JSON lines on disk: what was written stays, what was torn is passed over."""
+"""JSON lines on disk: what was written stays, what was torn is passed over or named."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from mulo_cli.errors import OutputError
-from mulo_cli.results.records import ValidationRecord
-from mulo_cli.results.store import append_record, keep_only, read_lines, replace_text
+from mulo_cli.errors import DataError, OutputError
+from mulo_cli.results.records import ValidationRecord, to_plain
+from mulo_cli.results.store import (
+    append_record,
+    keep_only,
+    read_lines,
+    read_rows,
+    replace_text,
+    to_line,
+)
+from tests.results.evaluation_rows import evaluation_row
 
 
 def record(step: int, name: str = "a") -> ValidationRecord:
@@ -115,3 +123,107 @@ def test_a_full_disk_is_an_error_that_says_so():
         pytest.skip("only Linux has a device that is always full")
     with pytest.raises(OutputError, match="No space left"):
         append_record(full, record(0))
+
+
+# --- Evaluation rows ------------------------------------------------------------------------------
+
+ROWS = [evaluation_row("adamw", seed=0), evaluation_row("adamw", {100: 2.0, 500: None}, seed=1)]
+LINES = [to_line(row) for row in ROWS]
+PLAIN = to_plain(ROWS[0])
+
+
+def test_rows_are_read_in_order_and_empty_lines_do_not_count():
+    assert list(read_rows(LINES, "rows")) == ROWS
+    assert list(read_rows(["", LINES[0] + "\n", "  \n", LINES[1] + "\r\n", ""], "rows")) == ROWS
+    assert list(read_rows([], "rows")) == []
+
+
+def refusal(line: str) -> DataError:
+    """Return how a line is refused that stands after a good one and an empty one."""
+    rows = read_rows([LINES[0], "", line, LINES[1]], "some place")
+    assert next(rows) == ROWS[0], "what is good before it has been read"
+    with pytest.raises(DataError) as caught:
+        next(rows)
+    assert caught.value.message.startswith("some place, line 3 is ")
+    assert len(caught.value.message) < 300
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        LINES[0][:-1],
+        LINES[0][:40],
+        LINES[0] + LINES[1],
+        "mulo",
+        "\x00",
+        "[" * 100_000,
+        '{"kind": "evaluation", "seed": ' + "9" * 5_000 + "}",
+    ],
+    ids=["cut", "half", "two in one", "word", "zero", "deep", "huge"],
+)
+def test_a_line_that_is_not_json_is_refused_by_its_number(line):
+    error = refusal(line)
+    assert "is not JSON" in error.message
+    assert "delete the line" in error.hint
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize("field", ["smoothed_loss", "test_accuracy", "curve"])
+def test_a_number_that_is_not_finite_is_refused_wherever_it_stands(number, field):
+    value = {"smoothed_loss": '{"500": X}', "test_accuracy": "X", "curve": "[1.0, X]"}[field]
+    line = json.dumps(PLAIN | {field: "here"}).replace('"here"', value.replace("X", number))
+    assert f"{number} is not a JSON number" in refusal(line).message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1,
+        None,
+        "row",
+        [],
+        [PLAIN],
+        {},
+        to_plain(record(1)),
+        PLAIN | {"kind": "Evaluation"},
+        {name: value for name, value in PLAIN.items() if name != "kind"},
+    ],
+    ids=repr,
+)
+def test_a_line_of_something_else_is_refused_and_shown(value):
+    error = refusal(json.dumps(value))
+    assert "is not an evaluation row" in error.message
+    assert json.dumps(value)[:20] in error.message
+    assert "mulo evaluate" in error.hint
+
+
+@pytest.mark.parametrize("name", [name for name in PLAIN if name != "kind"])
+def test_a_row_without_one_of_its_fields_is_refused_by_its_name(name):
+    error = refusal(json.dumps({key: value for key, value in PLAIN.items() if key != name}))
+    assert f"is a damaged row: {name}: " in error.message
+
+
+@pytest.mark.parametrize("name", [name for name in PLAIN if name != "kind"])
+def test_a_field_of_the_wrong_type_is_refused_by_its_name(name):
+    error = refusal(json.dumps(PLAIN | {name: [{"what": "is this"}]}))
+    assert f"is a damaged row: {name}" in error.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"smoothed_loss": {"499": 1.0}}, "at the steps of at = [500]"),
+        ({"at": [400, 500]}, "at the steps of at = [400, 500]"),
+        ({"at": [], "smoothed_loss": {}}, "at the steps of at = []"),
+        ({"smoothed_loss": {"last": 1.0}}, "smoothed_loss.last"),
+        ({"settings": {"learning_rate": None}}, "settings.learning_rate"),
+        ({"status": "fine"}, "status"),
+        ({"width": 8.5}, "width"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_refused_with_the_reason(changes, said):
+    error = refusal(json.dumps(PLAIN | changes))
+    assert said in error.message
+    assert ": :" not in error.message
+    assert "evaluate again" in error.hint

@@ -9,22 +9,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mulo_cli.assembly import build_dataset, build_evaluation_task
-from mulo_cli.optimizers.catalogue import OPTIMIZERS
+from mulo_cli.assembly import build_dataset, build_evaluation_task, build_named_optimizer
+from mulo_cli.recipes.references import parse_optimizer
 from mulo_cli.recipes.schema import TaskSection
+from mulo_cli.results.records import EvaluationIdentity, EvaluationRow, content_hash
 from mulo_cli.results.store import to_line
 from mulo_cli.studies.evaluate import (
     CURVE_POINTS,
     EvaluationConfig,
     NamedOptimizer,
+    Progress,
     evaluate,
+    identities,
+    sizes,
     summarise_losses,
 )
+from mulo_cli.studies.lanes import lane_programs, seed_keys
+from tests.worlds import small_optimizer
 
 WIDTH, BATCH = 8, 16
 RATE = 0.01
-CONFIG = EvaluationConfig(steps=50, seeds=3, window=10)
+CONFIG = EvaluationConfig(steps=50, seeds=3, window=10, at=(20, 50))
 """One setting for all, so that most tests share one compiled program."""
+
+SHAPES = {
+    "input/kernel": (64, WIDTH),
+    "input/bias": (WIDTH,),
+    "readout/kernel": (WIDTH, 10),
+    "readout/bias": (10,),
+}
+"""Of the network's parameters: digits have 64 pixels and 10 classes."""
+
+PARAMETERS = sum(math.prod(shape) for shape in SHAPES.values())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,14 +56,24 @@ def task():
     return build_evaluation_task(section, build_dataset("digits"), WIDTH, "sp")
 
 
+def named(text: str) -> NamedOptimizer:
+    return build_named_optimizer(parse_optimizer(text))
+
+
 def adamw(learning_rate: float) -> NamedOptimizer:
-    hyper = {**OPTIMIZERS["adamw"].defaults, "learning_rate": learning_rate}
-    name = f"adamw:learning_rate={learning_rate}"
-    return NamedOptimizer(name, "sp", OPTIMIZERS["adamw"].make, hyper)
+    return dataclasses.replace(
+        named("adamw"),
+        name=f"adamw:learning_rate={learning_rate}",
+        hyper={**named("adamw").hyper, "learning_rate": learning_rate},
+    )
+
+
+def records_of(task, optimizer, config=CONFIG):
+    return list(evaluate(task, optimizer, config, "0.0.0"))
 
 
 def rows_of(task, optimizer, config=CONFIG):
-    return list(evaluate(task, optimizer, config, "0.0.0"))
+    return [r for r in records_of(task, optimizer, config) if isinstance(r, EvaluationRow)]
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +88,14 @@ def without_clock(row):
 # --- A summary of losses --------------------------------------------------------------------------
 
 
-def test_the_smoothed_loss_is_the_mean_of_the_last_steps():
+def test_the_smoothed_loss_at_a_step_is_the_mean_of_the_window_up_to_it():
     losses = np.arange(10, dtype=np.float32)
-    assert summarise_losses(losses, 4)["smoothed_loss"] == 7.5
-    assert summarise_losses(losses, 1)["smoothed_loss"] == 9.0
-    assert summarise_losses(losses, 10)["smoothed_loss"] == 4.5
-    assert summarise_losses(losses, 4)["window"] == 4
-    assert (summarise_losses(losses, 4)["status"]) == "ok"
-    assert summarise_losses(losses, 4)["diverged_at"] is None
+    assert summarise_losses(losses, 4, [10])["smoothed_loss"] == {10: 7.5}
+    assert summarise_losses(losses, 1, [1, 2, 10])["smoothed_loss"] == {1: 0.0, 2: 1.0, 10: 9.0}
+    assert summarise_losses(losses, 2, [2, 3, 5])["smoothed_loss"] == {2: 0.5, 3: 1.5, 5: 3.5}
+    assert summarise_losses(losses, 10, [10])["smoothed_loss"] == {10: 4.5}
+    assert summarise_losses(losses, 4, [10])["status"] == "ok"
+    assert summarise_losses(losses, 4, [10])["diverged_at"] is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -77,17 +103,31 @@ def test_the_smoothed_loss_is_the_mean_of_the_last_steps():
 def test_a_run_has_diverged_at_its_first_loss_that_is_not_finite_counted_from_one(value, step):
     losses = np.ones(10, np.float32)
     losses[step - 1] = value
-    summary = summarise_losses(losses, 2)
+    summary = summarise_losses(losses, 2, [10])
     assert (summary["status"], summary["diverged_at"]) == ("diverged", step)
-    assert summary["smoothed_loss"] is None, "whether or not the window is finite"
+    assert summary["smoothed_loss"] == {10: None}, "whether or not the window is finite"
     losses[step:] = np.nan
-    assert summarise_losses(losses, 2)["diverged_at"] == step
+    assert summarise_losses(losses, 2, [10])["diverged_at"] == step
+
+
+def test_what_a_run_reached_before_it_diverged_is_told():
+    losses = np.arange(1, 11, dtype=np.float32)
+    losses[5] = np.nan  # the sixth step
+    summary = summarise_losses(losses, 2, [2, 5, 6, 8, 10])
+    assert summary["smoothed_loss"] == {2: 1.5, 5: 4.5, 6: None, 8: None, 10: None}
+    assert (summary["status"], summary["diverged_at"]) == ("diverged", 6)
+
+
+def test_a_curve_has_no_number_where_a_run_has_none():
+    losses = np.ones(100, np.float32)
+    losses[50:] = np.inf
+    assert summarise_losses(losses, 1, [100])["curve"] == (1.0,) * 25 + (None,) * 25
 
 
 @pytest.mark.parametrize("steps", [1, 2, 49, 50, 51, 99, 100, 101, 500, 999, 25_000])
 def test_a_curve_has_at_most_fifty_points_and_covers_every_step_once(steps):
     losses = np.random.default_rng(steps).normal(size=steps).astype(np.float32)
-    summary = summarise_losses(losses, 1)
+    summary = summarise_losses(losses, 1, [steps])
     curve, every = summary["curve"], summary["curve_every"]
     assert CURVE_POINTS == 50
     assert 1 <= len(curve) <= CURVE_POINTS
@@ -100,7 +140,7 @@ def test_a_curve_has_at_most_fifty_points_and_covers_every_step_once(steps):
 
 def test_short_runs_are_stored_step_by_step():
     losses = np.array([3.0, 2.0, 1.0], np.float32)
-    assert summarise_losses(losses, 1)["curve"] == (3.0, 2.0, 1.0)
+    assert summarise_losses(losses, 1, [3])["curve"] == (3.0, 2.0, 1.0)
 
 
 # --- Trainings ------------------------------------------------------------------------------------
@@ -113,19 +153,62 @@ def test_there_is_a_row_for_each_seed_that_tells_what_was_trained(rows):
         assert facts == (f"adamw:learning_rate={RATE}", "sp", "mlp", "digits", True)
         assert (row.width, row.depth, row.batch_size) == (WIDTH, 1, BATCH)
         assert (row.steps, row.window, row.code_version) == (50, 10, "0.0.0")
+        assert row.at == tuple(row.smoothed_loss) == (20, 50)
         assert row.seconds_per_step > 0
         assert row.status == "ok"
         assert json.loads(to_line(row))["kind"] == "evaluation"
 
 
+def test_what_rows_will_say_of_themselves_is_known_before_anything_is_trained(task, rows):
+    told = identities(task, adamw(RATE), CONFIG, "0.0.0")
+    names = [field.name for field in dataclasses.fields(EvaluationIdentity)]
+    assert [vars(one) for one in told] == [{n: getattr(row, n) for n in names} for row in rows]
+    assert [content_hash(one) for one in told] == [content_hash(row) for row in rows]
+
+
+def test_smoothed_losses_are_means_of_the_curve(rows):
+    for row in rows:
+        assert row.curve_every == 1
+        for step, loss in row.smoothed_loss.items():
+            # rounding of a mean of ten float32 numbers
+            assert loss == pytest.approx(np.mean(row.curve[step - 10 : step]), rel=1e-6)
+
+
 def test_training_lowers_the_loss_and_beats_guessing(rows):
     for row in rows:
-        assert row.smoothed_loss < row.curve[0] - 0.1
+        assert row.smoothed_loss[50] < row.smoothed_loss[20] < row.curve[0] - 0.1
         assert 0.15 < row.test_accuracy <= 1.0
 
 
+CUTS = [(0, 9), (9, 18), (18, 50)]
+"""Two programs for three segments."""
+
+
+@pytest.fixture(scope="module")
+def in_parts(task):
+    """Return the records of the same trainings, cut at other places, unevenly."""
+    with pytest.MonkeyPatch.context() as patch:
+        parts = [np.arange(*cut, dtype=np.int32) for cut in CUTS]
+        patch.setattr("mulo_cli.studies.evaluate.segments", lambda steps: parts)
+        return records_of(task, adamw(RATE))
+
+
+def test_how_a_training_is_cut_into_segments_changes_no_bit(rows, in_parts):
+    cut = [record for record in in_parts if isinstance(record, EvaluationRow)]
+    assert [without_clock(row) for row in cut] == [without_clock(row) for row in rows]
+
+
+def test_after_each_segment_there_is_a_chance_to_stop(rows, in_parts):
+    told = [record for record in in_parts if isinstance(record, Progress)]
+    assert in_parts[: len(told)] == told, "no row before the last of them"
+    assert [progress.step for progress in told] == [end for _, end in CUTS]
+    for progress, (begin, end) in zip(told, CUTS, strict=True):
+        mean = np.mean([row.curve[begin:end] for row in rows])
+        assert progress.loss == pytest.approx(mean, rel=1e-5)  # float32 sums of some 60 numbers
+
+
 def test_seeds_are_different_trainings(rows):
-    assert len({row.smoothed_loss for row in rows}) == len(rows)
+    assert len({row.final_loss for row in rows}) == len(rows)
     assert len({row.curve[0] for row in rows}) == len(rows)
 
 
@@ -148,10 +231,51 @@ def test_the_curve_starts_at_the_loss_of_the_untrained_network(task, rows):
         batch = task.task.batch(task.task.data, key_data, jnp.int32(0))
         return task.task.loss(task.task.init(key_init), batch)[0]
 
+    for row, key in zip(rows, seed_keys(range(3)), strict=True):
+        # rounding of two programs
+        assert row.curve[0] == pytest.approx(float(untrained_loss(key)), rel=1e-5)
+
+
+def bytes_of_small_fc_lopt(shape: tuple[int, ...]) -> int:
+    """Count: three momenta, one second moment, three moments of rows, and of columns if any."""
+    elements = math.prod(shape)
+    reduced = sum(shape) if len(shape) == 2 else elements
+    return 4 * (3 * elements + elements + 3 * reduced)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sgd", 0),
+        ("sgd:momentum=0.9", 4 * PARAMETERS),
+        ("adamw", 4 * 2 * PARAMETERS + 4),
+        ("muadam:parametrization=sp", 4 * 2 * PARAMETERS + 4),
+        ("adamw:schedule=warmup-cosine", 4 * 2 * PARAMETERS + 4 + 4),
+    ],
+)
+def test_the_state_of_a_hand_designed_optimizer_is_its_moments_and_its_counts(task, text, expected):
+    optimizer = named(text)
+    assert of_two(task, optimizer.make, optimizer.hyper) == (PARAMETERS, expected)
+
+
+def test_the_state_of_small_fc_lopt_is_its_accumulators_and_one_count(task):
+    learned = small_optimizer()
+    theta = learned.init(jax.random.key(0))
+    expected = 4 + sum(map(bytes_of_small_fc_lopt, SHAPES.values()))
+    assert of_two(task, learned.build, theta) == (PARAMETERS, expected)
+
+
+def of_two(task, make, hyper) -> tuple[int, int]:
+    """Return parameters and bytes as told of one network of two that are trained side by side."""
+    start = jax.vmap(lane_programs(task.task, make, 50).start, (0, None))
+    told = sizes(start(seed_keys([0, 1]), hyper).state)
+    return told["parameters"], told["optimizer_state_bytes"]
+
+
+def test_rows_tell_the_size_of_one_network(rows):
     for row in rows:
-        expected = float(untrained_loss(jax.random.key(row.seed)))
-        assert row.curve_every == 1
-        assert row.curve[0] == pytest.approx(expected, rel=1e-5)  # rounding of two programs
+        sizes_told = (row.parameters, row.optimizer_state_bytes)
+        assert sizes_told == (PARAMETERS, 8 * PARAMETERS + 4) == (610, 4884)
 
 
 @pytest.mark.parametrize("learning_rate", [1e6, math.inf])
@@ -161,10 +285,10 @@ def test_a_hopeless_rate_gives_rows_that_say_so_in_valid_json(task, learning_rat
     for row in found:
         plain = json.loads(to_line(row), parse_constant=pytest.fail)
         if row.status == "diverged":
-            assert plain["smoothed_loss"] is None
+            assert plain["smoothed_loss"]["50"] is None
             assert 2 <= plain["diverged_at"] <= 50, "the first loss is that of the start"
             assert plain["curve"][plain["diverged_at"] - 1] is None
         else:
             assert learning_rate == 1e6
-            assert plain["smoothed_loss"] is None or plain["smoothed_loss"] > 100
+            assert plain["smoothed_loss"]["50"] > 100
         assert plain["curve"][0] < 10
