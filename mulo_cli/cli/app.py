@@ -66,7 +66,8 @@ def main() -> None:
     """Run the command line and exit with the command's code."""
     silence_libraries()
     code = run(Terminal())
-    sys.exit(code if flush_stdout() else ExitCode.READER_LEFT)
+    everything_read = flush_stdout()
+    sys.exit(code if everything_read or code else ExitCode.READER_LEFT)
 
 
 def run(terminal: Terminal) -> int:

@@ -41,19 +41,18 @@ def facts_table(facts: Mapping[str, str]) -> Table:
     return table
 
 
-def evaluation_table(rows: Sequence[EvaluationRow]) -> Table:
-    """Return optimizers x (widths, steps): mean smoothed loss +- standard error over seeds."""
+def evaluation_table(rows: Sequence[EvaluationRow], step: int) -> Table:
+    """Return optimizers x widths: mean smoothed loss at a step +- standard error over seeds."""
     optimizers = list(dict.fromkeys(row.optimizer for row in rows))
-    columns = [(width, step) for width in sorted({r.width for r in rows}) for step in rows[0].at]
     table = Table(
-        title=f"training loss (nats), mean of the last {rows[0].window} steps, "
+        title=f"training loss (nats), mean of steps {max(1, step - rows[0].window + 1)}..{step}, "
         "± standard error over seeds; * best",
         title_justify="left",
     )
     table.add_column("optimizer", overflow="fold", min_width=OPTIMIZER_WIDTH)
     cells = []
-    for width, step in columns:
-        table.add_column(f"width {width}\nstep {step}", justify="right")
+    for width in sorted({row.width for row in rows}):
+        table.add_column(f"width {width}", justify="right")
         losses = [_losses(rows, optimizer, width, step) for optimizer in optimizers]
         best = min((found[0] for of in losses if (found := mean_and_error(of))), default=None)
         cells.append([_loss_cell(of, best) for of in losses])

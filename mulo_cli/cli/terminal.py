@@ -82,13 +82,13 @@ class Terminal:
 
 
 def flush_stdout() -> bool:
-    """Write what is left to be written; say whether somebody was there to read it.
+    """Write what is left to be written; say whether there was somebody, or a disk, to take it.
 
     Otherwise stdout is pointed at nothing, so that the interpreter does not complain as it ends.
     """
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:  # a closed pipe; a full disk, which has been told already
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True

@@ -37,9 +37,12 @@ TINY = tuple(
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Return this process's environment without anything that changes how mulo looks."""
-    dull = {"NO_COLOR": "1", "COLUMNS": "100", "TERM": "dumb"}
-    return {**os.environ, **dull, **extra}
+    """Return this process's environment without anything that changes how mulo looks or ends.
+
+    Unbuffered, Python forgets what nobody has read; buffered, as users have it, it does not.
+    """
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    return inherited | {"NO_COLOR": "1", "COLUMNS": "100", "TERM": "dumb"} | extra
 
 
 def mulo(

@@ -233,11 +233,11 @@ NOISE = ("Traceback", "BrokenPipe", "Broken pipe", "Exception ignored", "error:"
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path, whole):
-    read, code, said = with_a_reader_of_one_line(cwd=tmp_path)
+    read, code, said = with_a_reader_of_one_line("--optimizer", "muadam", cwd=tmp_path)
     assert rows(read) == whole.rows[:1]
     assert code == 141
     assert not [noise for noise in NOISE if noise in said]
-    assert "step 60/60" not in said, "nobody would see the rest"
+    assert "muadam" not in said, "nobody would see the rest"
 
 
 def test_a_reader_that_leaves_does_not_keep_rows_from_being_written(tmp_path, whole):
@@ -246,6 +246,26 @@ def test_a_reader_that_leaves_does_not_keep_rows_from_being_written(tmp_path, wh
     assert code == 141
     assert not [noise for noise in NOISE if noise in said]
     assert rows((tmp_path / "rows.jsonl").read_text()) == whole.rows
+
+
+def test_a_full_disk_behind_stdout_is_one_sentence_too(copied):
+    """As in `mulo evaluate > rows.jsonl`."""
+    if not Path("/dev/full").exists():
+        pytest.skip("only Linux has a device that is always full")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*MULO, "evaluate", *PAIR, *SHORT, "--output", "rows.jsonl", "--append"],
+            cwd=copied,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "No space left on device" in done.stderr
+    assert not [noise for noise in NOISE[:-1] if noise in done.stderr]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +286,7 @@ def test_people_get_a_table_and_programs_get_lines_unless_told_otherwise(
         assert done.stdout == whole.process.stdout
         return
     lines = done.stdout.splitlines()
-    assert "training loss (nats), mean of the last 10 steps" in lines[0]
+    assert "training loss (nats), mean of steps 21..30" in lines[0]
     assert [line for line in lines if re.search(r"│ sgd +│ +\d\.\d{3} ± \d\.\d{3} \* +│", line)]
     assert [line for line in lines if re.search(r"│ adamw +│ +\d\.\d{3} ± \d\.\d{3} +│", line)]
 
@@ -324,7 +344,6 @@ ADAMW = ["--optimizer", "adamw"]
     ("arguments", "code", "said", "hinted"),
     [
         (["--optimizer", "adamv"], 2, "'adamv'", "adamw"),
-        (["--optimizer", ""], 2, "''", "known are"),
         (["--optimizer", "nowhere/artefact"], 2, "nowhere/artefact", "finished run"),
         (["--optimizer", "adamw:learning_rat=1"], 2, "'learning_rat'", "learning_rate"),
         (["--optimizer", "adamw:momentum=0.9"], 2, "'momentum'", "known are"),
@@ -389,6 +408,8 @@ ADAMW = ["--optimizer", "adamw"]
         ([*ADAMW, "sgd"], 2, "sgd", "--help"),
     ],
 )
+# Orbax leaves coroutines behind where it cannot read
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_wrong_word_gets_one_sentence_and_a_hint(place, arguments, code, said, hinted):
     before = contents(place)
     refused = inside("evaluate", *arguments, cwd=place)

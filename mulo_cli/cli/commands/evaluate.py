@@ -228,7 +228,8 @@ def _end(
     from mulo_cli.cli.tables import evaluation_table
 
     if sink.rows and not lines:
-        terminal.result(evaluation_table(sink.rows))
+        for step in sink.rows[0].at:
+            terminal.result(evaluation_table(sink.rows, step))
     if output is not None:
         terminal.info(f"{len(sink.rows)} rows, {sink.fresh} of them new, are in {output}")
     if request():
