@@ -229,7 +229,7 @@ def build_named_optimizer(reference: OptimizerReference) -> NamedOptimizer:
     """
     if reference.name in OPTIMIZERS:
         return _hand_designed(reference)
-    if not Path(reference.name).exists():
+    if not reference.name or not Path(reference.name).exists():
         hint = nearest_hint(reference.name, OPTIMIZERS)
         raise UsageError(
             f"{reference.name!r} is neither an optimizer nor an artefact",

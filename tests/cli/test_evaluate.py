@@ -221,12 +221,11 @@ def with_a_reader_of_one_line(*more: str, cwd: Path) -> tuple[str, int, str]:
     )
     assert writer.stdout is not None
     assert writer.stderr is not None
-    reader = subprocess.run(
-        read_one, stdin=writer.stdout, capture_output=True, text=True, check=True
-    )
-    writer.stdout.close()
+    reader = subprocess.Popen(read_one, stdin=writer.stdout, stdout=subprocess.PIPE, text=True)
+    writer.stdout.close()  # the reader alone holds the pipe: when it leaves, nobody does
+    read, _ = reader.communicate(timeout=120)
     said = writer.stderr.read()
-    return reader.stdout, writer.wait(timeout=60), said
+    return read, writer.wait(timeout=60), said
 
 
 NOISE = ("Traceback", "BrokenPipe", "Broken pipe", "Exception ignored", "error:")
