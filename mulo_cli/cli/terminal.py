@@ -6,6 +6,7 @@ Colour never carries meaning alone; rich obeys NO_COLOR. Nothing else in the pac
 import os
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -82,13 +83,22 @@ class Terminal:
 
 
 def flush_stdout() -> bool:
-    """Write what is left to be written; say whether there was somebody, or a disk, to take it.
+    """Write what is left to be written; say whether there was somebody, or a disk, to take it."""
+    _flush(sys.stderr)
+    return _flush(sys.stdout)
 
-    Otherwise stdout is pointed at nothing, so that the interpreter does not complain as it ends.
+
+def _flush(stream: TextIO | None) -> bool:
+    """Flush a stream; point one that cannot be written at nothing, or Python complains at its end.
+
+    Args:
+        stream: None if whoever started us has closed it.
     """
+    if stream is None:
+        return True
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:  # a closed pipe; a full disk, which has been told already
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return False
     return True

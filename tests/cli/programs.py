@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,14 @@ from pathlib import Path
 import pytest
 
 MULO = (sys.executable, "-m", "mulo_cli")
+
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Runs a command that cannot write a file beyond some size; forking after JAX was imported might
+hang."""
 
 TINY = tuple(
     part
@@ -61,20 +68,15 @@ def mulo(
         file_size: bytes beyond which it cannot write any file.
         extra: environment variables.
     """
-
-    def limit() -> None:
-        if file_size is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-
+    limited = () if file_size is None else (sys.executable, "-c", LIMITED, str(file_size))
     return subprocess.run(
-        [*MULO, *arguments],
+        [*limited, *MULO, *arguments],
         cwd=cwd,
         env=environment(**extra),
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
-        preexec_fn=limit,
     )
 
 

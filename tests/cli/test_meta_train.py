@@ -240,12 +240,7 @@ def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path):
 
 def test_a_disk_that_refuses_a_checkpoint_loses_nothing(tmp_path, finished):
     """A limit on file sizes stands in for a full disk: small files fit, a checkpoint does not."""
-    refused = train(
-        tmp_path,
-        "run",
-        file_size=20_000,
-        JAX_ENABLE_COMPILATION_CACHE="false",  # its files are larger than the limit
-    )
+    refused = train(tmp_path, "run", file_size=20_000)
     assert refused.returncode == 1, refused.stderr
     assert "cannot write a checkpoint" in refused.stderr
     assert "Traceback" not in refused.stderr
