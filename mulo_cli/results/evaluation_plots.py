@@ -31,8 +31,8 @@ MARGIN = 0.9
 MARKERS = "os^vDPX*<>hp"
 """Optimizers are told apart by marker as well as by colour."""
 
-GUESSING_MULTIPLE = 3.0
-"""Losses above so many times the highest first loss are cut off: a run that blows up would squeeze
+HEADROOM = 3.0
+"""The axis ends at so many times the highest loss of a beginning: a run that blows up would squeeze
 all others into a line."""
 
 
@@ -59,18 +59,24 @@ def draw_evaluation(rows: Sequence[EvaluationRow]) -> "Figure":
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(lines, COLUMNS, squeeze=False).flat)
     _draw_against_width(panels[0], rows, optimizers)
-    ceiling = GUESSING_MULTIPLE * max(row.curve[0] or 0.0 for row in rows)
-    floor = min(loss for row in rows for loss in row.curve if loss is not None)
+    limits = _loss_limits(rows)
     for panel, optimizer in zip(panels[1:], optimizers, strict=False):
         _draw_curves(panel, [row for row in rows if row.optimizer == optimizer])
         panel.set_title(textwrap.fill(optimizer, 2 * NAME_LINE), fontsize="small")
-        panel.set_ylim(0.8 * floor, ceiling)
+        panel.set_ylim(limits)
     for panel in panels[1 + len(optimizers) :]:
         panel.set_axis_off()
-    panels[0].set_ylim(0.8 * floor, ceiling)
+    panels[0].set_ylim(limits)
     handles, names = panels[1].get_legend_handles_labels()
     figure.legend(handles, names, title="width", loc="outside right upper", frameon=False)
     return figure
+
+
+def _loss_limits(rows: Sequence[EvaluationRow]) -> tuple[float, float]:
+    """Return the ends of all loss axes: a little below the lowest loss, well above beginnings."""
+    losses = [loss for row in rows for loss in row.curve if loss is not None]
+    beginnings = [row.curve[0] for row in rows if row.curve[0] is not None]
+    return 0.8 * min(losses, default=0.1), HEADROOM * max(beginnings, default=10.0)
 
 
 def _draw_against_width(
