@@ -3,77 +3,114 @@
 import io
 import json
 import signal
+import sys
 
+import jax
 import pytest
 from rich.console import Console
 
+from mulo_cli.cli.app import run
+from mulo_cli.cli.commands.coord_check import Bench, _end, _free_memory
 from mulo_cli.cli.coordinate_tables import conclusions, coordinate_table
+from mulo_cli.cli.interrupts import StopRequest
+from mulo_cli.cli.terminal import Terminal
 from mulo_cli.results.coordinates import check_coordinates
+from mulo_cli.studies.coord_check import CoordinateConfig
 from tests.cli.programs import mulo, start
 from tests.results.test_coordinates import record
 
 WIDTHS = (16, 32, 64)
-SHORT = ("--widths", "16..64", "--depth", "1", "--steps", "3", "--seeds", "3")
+SHORT = ("--widths", "16..64", "--depth", "1", "--steps", "3", "--seeds", "8")
 MUADAM = "muadam:learning_rate=0.1"
+GENTLE = "muadam:learning_rate=1e-2"
 
 
 def lines(text: str) -> list[dict]:
     return [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def say(here, monkeypatch, capsys):
+    """Return a function that runs the command in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run_here(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mulo", "coord-check", *arguments])
+        code = run(Terminal())
+        return code, *capsys.readouterr()
+
+    return run_here
+
+
 # --- Results --------------------------------------------------------------------------------------
 
 
 def test_in_a_pipe_measurements_come_first_then_fits_then_the_verdict(tmp_path):
-    """The picture is drawn from the same numbers."""
-    picture = tmp_path / "moves.svg"
-    done = mulo("coord-check", "--optimizer", MUADAM, *SHORT, "--plot", str(picture), cwd=tmp_path)
+    """--parametrization overrides the optimizer's own: muAdam without muP is Adam, and grows."""
+    asked = ("--optimizer", GENTLE, "--parametrization", "sp", *SHORT)
+    done = mulo("coord-check", *asked, "--plot", "moves.svg", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
     found = lines(done.stdout)
     kinds = [one["kind"] for one in found]
-    assert kinds == ["coordinate"] * 9 + ["coordinate-fit"] * 2 + ["coordinate-verdict"]
-    assert [(one["width"], one["seed"]) for one in found[:9]] == [
-        (width, seed) for width in WIDTHS for seed in range(3)
+    assert kinds == ["coordinate"] * 24 + ["coordinate-fit"] * 2 + ["coordinate-verdict"]
+    measured, fits, verdict = found[:24], found[24:26], found[26]
+    assert [(one["width"], one["seed"]) for one in measured] == [
+        (width, seed) for width in WIDTHS for seed in range(8)
     ]
-    assert [one["layer"] for one in found[9:11]] == ["input", "logits"]
-    assert found[9]["steps"] == [2, 3], "behind a zero readout nothing moves at the first"
-    verdict = found[-1]
-    assert (verdict["optimizer"], verdict["parametrization"]) == (MUADAM, "mup")
-    passed = verdict["verdict"] == "pass"
-    assert passed == all(one["verdict"] == "stable" for one in found[9:11])
-    assert done.returncode == (0 if passed else 1)
-    assert ("passed in" if passed else "failed in") in done.stderr
+    assert {one["parametrization"] for one in found} == {"sp"}
+    assert [one["layer"] for one in fits] == ["input", "logits"]
+    assert fits[1]["verdict"] == "grows"
+    assert (verdict["optimizer"], verdict["verdict"]) == (GENTLE, "fail")
+    assert verdict["layers"]["logits"] == "grows"
     assert "at width 64" in done.stderr
-    assert picture.read_text("utf-8").startswith("<?xml")
+    assert "failed in" in done.stderr
+    assert (tmp_path / "moves.svg").read_text("utf-8").startswith("<?xml")
 
 
 def test_what_fails_is_named_in_words_and_in_the_exit_code(tmp_path):
-    """--parametrization overrides the optimizer's own: muAdam without muP is plain Adam."""
-    gentle = "muadam:learning_rate=1e-2"
-    asked = ("--optimizer", gentle, "--parametrization", "sp", "--format", "table")
-    done = mulo("coord-check", *asked, *SHORT, "--seeds", "8", cwd=tmp_path)
+    """The rate of the program just compiled, raised until numbers overflow."""
+    wild = "muadam:learning_rate=1e30,parametrization=sp"
+    done = mulo("coord-check", "--optimizer", wild, "--format", "table", *SHORT, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     (closing,) = [line for line in done.stdout.splitlines() if line.startswith("failed in")]
-    assert f"{gentle} (sp): " in closing
-    assert "logits grows" in closing
-    assert "↑ grows" in done.stdout
-    assert "width" in done.stdout
+    assert f"{wild} (sp): " in closing
+    assert "logits diverged" in closing
+    assert "! diverged" in done.stdout
+    assert "hint: a lower learning rate" in done.stdout
     assert "Traceback" not in done.stderr
 
 
-def test_alone_it_checks_muadam_and_the_newest_run_on_synthetic_data(tmp_path):
+def test_alone_it_checks_muadam_and_the_newest_run_on_synthetic_data(here, say):
     """The newest run here is unusable: it is named, which shows that it was chosen."""
-    run = tmp_path / "runs" / "mine" / "artefact"
+    run = here / "runs" / "mine" / "artefact"
     run.mkdir(parents=True)
     (run / "card.json").write_text("{}")
-    done = mulo("coord-check", "--widths", "128..8192", cwd=tmp_path)
-    assert done.returncode == 1
-    assert f"checking {MUADAM}, runs/mine on synthetic/imagenet32" in done.stderr
-    assert "runs/mine" in done.stderr.split("error: ")[1]
+    code, _, said = say("--widths", "128..8192")
+    assert code == 1
+    assert f"checking {MUADAM}, runs/mine on synthetic/imagenet32" in said
+    assert "runs/mine" in said.split("error: ")[1]
+
+
+def test_a_command_succeeds_if_every_layer_is_stable():
+    """What `_end` is told here, a whole check of wide networks would tell it."""
+    bench = Bench(Terminal(), CoordinateConfig(steps=2, seeds=3), StopRequest(), lines=False)
+    still = check_coordinates(
+        [record(w, s, {"logits": (1.0, 1.0)}) for w in WIDTHS for s in range(3)]
+    )
+    assert _end(bench, [still], 1, 2.0).exit_code == 0
+    assert _end(bench, [still, judged(1.0)], 2, 2.0).exit_code == 1
 
 
 def test_ctrl_c_ends_after_the_step_and_keeps_what_was_written(tmp_path):
-    endless = (*SHORT, "--seeds", "100000")
-    running = start("coord-check", "--optimizer", MUADAM, *endless, cwd=tmp_path)
+    endless = (*SHORT, "--parametrization", "sp", "--seeds", "100000")
+    running = start("coord-check", "--optimizer", GENTLE, *endless, cwd=tmp_path)
     assert running.stdout is not None
     first = running.stdout.readline()
     running.send_signal(signal.SIGINT)
@@ -112,27 +149,30 @@ def test_ctrl_c_ends_after_the_step_and_keeps_what_was_written(tmp_path):
         (["--plot", "nowhere/picture.png"], 1, "nowhere/picture.png", "another place"),
     ],
 )
-def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, code, said, hinted):
-    refused = mulo("coord-check", *arguments, cwd=tmp_path)
-    assert refused.returncode == code, refused.stderr
-    assert refused.stdout == ""
-    message, hint = refused.stderr.split("hint: ")
+def test_a_wrong_word_gets_one_sentence_and_a_hint(say, arguments, code, said, hinted):
+    refused, told, on_stderr = say(*arguments)
+    assert refused == code, on_stderr
+    assert told == ""
+    message, hint = on_stderr.split("hint: ")
     assert said in message
     assert hinted in hint
-    assert "Traceback" not in refused.stderr
-    assert "defect of mulo" not in refused.stderr
+    assert "Traceback" not in on_stderr
+    assert "defect of mulo" not in on_stderr
 
 
-def test_networks_that_do_not_fit_are_refused_before_anything_is_trained(tmp_path):
-    """Terabytes: the compiler tells, nothing is allocated."""
-    done = mulo(
-        "coord-check", "--optimizer", "adamw", "--widths", "16,32,262144", "--depth", "2",
-        "--dataset", "digits", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "TB of memory" in done.stderr
-    assert "--widths" in done.stderr.split("hint: ")[1]
+def test_networks_that_do_not_fit_are_refused_before_anything_is_trained(say, monkeypatch):
+    monkeypatch.setattr("mulo_cli.cli.commands.coord_check._free_memory", lambda: 2_000)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
+        code, told, said = say("--optimizer", GENTLE, *SHORT)
+    assert (code, told) == (2, "")
+    assert "at width 64 needs" in said
+    assert "2 kB are free" in said
+    assert "end below 64" in said.split("hint: ")[1]
+
+
+def test_free_memory_is_known_on_linux():
+    free = _free_memory()
+    assert free is None or 10**7 < free < 10**15
 
 
 # --- Tables ---------------------------------------------------------------------------------------
