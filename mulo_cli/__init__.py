@@ -8,14 +8,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mulo_cli.assembly import learned_optimizer as learned_optimizer
+    from mulo_cli.assembly.learned import learned_optimizer as learned_optimizer
     from mulo_cli.mup.roles import ParamRole as ParamRole
     from mulo_cli.mup.roles import RoleKind as RoleKind
     from mulo_cli.mup.roles import infer_roles as infer_roles
     from mulo_cli.mup.scaling import scale_by_mup as scale_by_mup
 
 _HOMES = {
-    "learned_optimizer": "mulo_cli.assembly",
+    "learned_optimizer": "mulo_cli.assembly.learned",
     "infer_roles": "mulo_cli.mup.roles",
     "ParamRole": "mulo_cli.mup.roles",
     "RoleKind": "mulo_cli.mup.roles",

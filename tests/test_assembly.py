@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mulo_cli.assembly import build_dataset, build_evaluation_task, build_named_optimizer
+from mulo_cli.assembly.optimizers import build_named_optimizer
+from mulo_cli.assembly.tasks import build_dataset, build_evaluation_task
 from mulo_cli.mup.roles import infer_roles
 from mulo_cli.optimizers.catalogue import OPTIMIZERS
 from mulo_cli.optimizers.presets import PRESETS

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mulo_cli.assembly import build_dataset, build_task
+from mulo_cli.assembly.tasks import build_dataset, build_task
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.learned_optimizers.small_fc_lopt import SmallFcLoptConfig, small_fc_lopt
 from mulo_cli.mup.roles import infer_roles

@@ -14,7 +14,7 @@ from mulo_cli.artefacts import store
 from mulo_cli.artefacts.card import Card, read_card, to_json
 from mulo_cli.artefacts.store import find_artefact, load_card, load_theta, save_artefact
 from mulo_cli.artefacts.trees import tree_checksum
-from mulo_cli.assembly import load_learned_optimizer
+from mulo_cli.assembly.learned import load_learned_optimizer
 from mulo_cli.errors import ArtefactError, OutputError
 from tests.worlds import small_optimizer
 

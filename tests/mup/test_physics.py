@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from mulo_cli.assembly import load_learned_optimizer
+from mulo_cli.assembly.learned import load_learned_optimizer
 from mulo_cli.inner_training.state import init_inner_state
 from mulo_cli.inner_training.unroll import unroll
 from mulo_cli.optimizers.catalogue import OPTIMIZERS

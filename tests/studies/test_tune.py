@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from mulo_cli.assembly import build_dataset, build_evaluation_task, build_trials
+from mulo_cli.assembly.optimizers import build_trials
+from mulo_cli.assembly.tasks import build_dataset, build_evaluation_task
 from mulo_cli.recipes.grids import Grid
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.results.records import EvaluationRow, content_hash

@@ -119,7 +119,7 @@ def _run(
     started = time.monotonic()
     with stop_request() as request:
         terminal.info(f"meta-training {recipe.name} ({recipe.parametrization}) in {directory.root}")
-        from mulo_cli.assembly import build_meta_training
+        from mulo_cli.assembly.meta_training import build_meta_training
         from mulo_cli.meta_training.checkpoints import Checkpoints
 
         training = build_meta_training(recipe)
@@ -191,7 +191,7 @@ def write_artefact(directory: "RunDirectory", recipe: "Recipe", ended: "Ended") 
     """Write the best theta, the last one, and the card."""
     from mulo_cli.artefacts.store import save_artefact
     from mulo_cli.artefacts.trees import tree_checksum
-    from mulo_cli.assembly import build_card
+    from mulo_cli.assembly.meta_training import build_card
 
     checksums = {"best": tree_checksum(ended.best.theta), "last": ended.checksum}
     card = build_card(recipe, ended.best, checksums)
@@ -234,7 +234,7 @@ def _already_finished(directory: "RunDirectory") -> Outcome:
 
 def _dry_run(terminal: Terminal, recipe: "Recipe") -> Outcome:
     """Print the recipe and its budget: for people, or as one JSON object in a pipe."""
-    from mulo_cli.assembly import build_meta_training
+    from mulo_cli.assembly.meta_training import build_meta_training
     from mulo_cli.cli.tables import budget_facts, facts_table
     from mulo_cli.meta_training.budget import estimate_budget, estimate_seconds
     from mulo_cli.recipes.loading import to_toml

@@ -1,0 +1,1 @@
+"""From recipes, references and artefacts to live objects; the only room that knows every shelf."""
