@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mulo_cli.assembly.learned import learned_optimizer as learned_optimizer
+    from mulo_cli.mup.modules import Readout as Readout
+    from mulo_cli.mup.roles import Layout as Layout
     from mulo_cli.mup.roles import ParamRole as ParamRole
     from mulo_cli.mup.roles import RoleKind as RoleKind
     from mulo_cli.mup.roles import infer_roles as infer_roles
@@ -17,12 +19,22 @@ if TYPE_CHECKING:
 _HOMES = {
     "learned_optimizer": "mulo_cli.assembly.learned",
     "infer_roles": "mulo_cli.mup.roles",
+    "Layout": "mulo_cli.mup.roles",
     "ParamRole": "mulo_cli.mup.roles",
+    "Readout": "mulo_cli.mup.modules",
     "RoleKind": "mulo_cli.mup.roles",
     "scale_by_mup": "mulo_cli.mup.scaling",
 }
 
-__all__ = ["ParamRole", "RoleKind", "infer_roles", "learned_optimizer", "scale_by_mup"]
+__all__ = [
+    "Layout",
+    "ParamRole",
+    "Readout",
+    "RoleKind",
+    "infer_roles",
+    "learned_optimizer",
+    "scale_by_mup",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -46,7 +46,7 @@ def init_params(width: int):
     return init
 
 
-ROLES = infer_roles(init_params(8), init_params(WIDTH))
+ROLES = infer_roles(init_params(8), init_params(WIDTH), readout="forward")
 PARAMS = jax.jit(init_params(WIDTH))(jax.random.key(1))
 
 

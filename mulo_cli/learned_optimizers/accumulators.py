@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mulo_cli.types import Concrete
+
 SQUARED_GRADIENT_FLOOR = 1e-30
-"""Added to g^2 elementwise before any mean of the factored moments."""
+"""Added to every g^2 in the factored moments."""
 
 ROW_MEAN_FLOOR = 1e-9
 """Added to the mean of the row moments before dividing by it."""
@@ -24,9 +26,9 @@ RECIPROCAL_FLOOR = 1e-9
 class Decays(NamedTuple):
     """Decay of each accumulator; numbers in [0, 1] but for the momenta, which are not clipped."""
 
-    momentum: Float[Array, "3"]
-    second_moment: Float[Array, "1"]
-    factored: Float[Array, "3"]
+    momentum: Float[Concrete, "3"]
+    second_moment: Float[Concrete, "1"]
+    factored: Float[Concrete, "3"]
 
 
 class Accumulators(NamedTuple):
@@ -43,13 +45,6 @@ class Accumulators(NamedTuple):
     col: Float[Array, "3 ..."] | None
 
 
-class Preconditioner(NamedTuple):
-    """Adafactor's reciprocal roots: g * row * col is the factored gradient (col None: 1)."""
-
-    row: Float[Array, "3 ..."]
-    col: Float[Array, "3 ..."] | None
-
-
 def factored_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
     """Return (largest axis d0, second largest axis d1), or None for fewer than two axes.
 
@@ -61,61 +56,78 @@ def factored_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
     return int(ascending[-1]), int(ascending[-2])
 
 
-def init_accumulators(shape: tuple[int, ...]) -> Accumulators:
-    """Return zeros for one tensor."""
+def init_accumulators(parameter: Float[Concrete, "*p"]) -> Accumulators:
+    """Return zeros for one tensor; the full-sized ones lie where the parameter lies."""
+    shape = parameter.shape
     axes = factored_axes(shape)
-    zeros = jnp.zeros(shape, jnp.float32)
-    momentum = jnp.zeros((3, *shape), jnp.float32)
+    zeros = jnp.zeros_like(parameter, jnp.float32)
+    momentum = jnp.stack([zeros] * 3)
     if axes is None:
-        return Accumulators(momentum, zeros, momentum, None)
+        # no two fields share a buffer, or it would be donated twice
+        return Accumulators(momentum, zeros, jnp.stack([zeros] * 3), None)
     return Accumulators(
         momentum, zeros, _reduced_zeros(shape, axes[0]), _reduced_zeros(shape, axes[1])
     )
 
 
-def update_accumulators(
-    accumulators: Accumulators, decays: Decays, gradient: Float[Array, "*p"]
-) -> Accumulators:
-    """Blend one gradient into every average."""
+class Moments(NamedTuple):
+    """The accumulators that are kept for every element, as arrays (S, *p)."""
+
+    momentum: Float[Array, "3 *p"]
+    second_moment: Float[Array, "1 *p"]
+    diagonal: Float[Array, "3 *p"] | None
+    """A vector's factored moments, which are not factored; None for matrices and up."""
+
+
+class Factored(NamedTuple):
+    """Adafactor's moments of a matrix and up, and what follows from them."""
+
+    row: Float[Array, "3 ..."]
+    col: Float[Array, "3 ..."]
+    row_root: Float[Array, "3 ..."]
+    """R of g R C, the root of the rows relative to their mean; C is `safe_rsqrt(col)`."""
+
+
+def moments_of(accumulators: Accumulators) -> Moments:
+    """Return what is kept for every element."""
+    diagonal = accumulators.row if accumulators.col is None else None
+    return Moments(accumulators.momentum, accumulators.second_moment[None], diagonal)
+
+
+def accumulators_of(moments: Moments, factored: Factored | None) -> Accumulators:
+    """Put together what `moments_of` and `update_factored` took apart."""
+    momentum, (second_moment,), diagonal = moments
+    if factored is not None:
+        return Accumulators(momentum, second_moment, factored.row, factored.col)
+    assert diagonal is not None  # what is not factored has a diagonal
+    return Accumulators(momentum, second_moment, diagonal, None)
+
+
+def update_moments(moments: Moments, decays: Decays, gradient: Float[Array, "1 *p"]) -> Moments:
+    """Blend a gradient, or a block of it, into every average that is kept for each element."""
     squared = jnp.square(gradient)
-    floored = squared + SQUARED_GRADIENT_FLOOR
-    axes = factored_axes(gradient.shape)
-    if axes is None or accumulators.col is None:
-        row, col = _ema(accumulators.row, decays.factored, floored), None
-    else:
-        row_mean = jnp.mean(floored, axis=axes[0], keepdims=True)
-        col_mean = jnp.mean(floored, axis=axes[1], keepdims=True)
-        row = _ema(accumulators.row, decays.factored, row_mean)
-        col = _ema(accumulators.col, decays.factored, col_mean)
-    return Accumulators(
-        momentum=_ema(accumulators.momentum, decays.momentum, gradient),
-        second_moment=_ema(accumulators.second_moment[None], decays.second_moment, squared)[0],
-        row=row,
-        col=col,
+    diagonal = moments.diagonal
+    return Moments(
+        momentum=_ema(moments.momentum, decays.momentum, gradient),
+        second_moment=_ema(moments.second_moment, decays.second_moment, squared),
+        diagonal=None
+        if diagonal is None
+        else _ema(diagonal, decays.factored, squared + SQUARED_GRADIENT_FLOOR),
     )
 
 
-def preconditioner(accumulators: Accumulators, vector_floor: float) -> Preconditioner:
-    """Turn factored moments into reciprocal roots.
-
-    Args:
-        accumulators: of one tensor.
-        vector_floor: added to an unfactored moment before its root is taken (published systems use
-            different ones for gradients and for momenta).
-    """
-    if accumulators.col is None:
-        return Preconditioner(safe_rsqrt(accumulators.row + vector_floor), None)
-    shape = jnp.broadcast_shapes(accumulators.row.shape, accumulators.col.shape)
-    axes = factored_axes(shape[1:])
-    assert axes is not None  # a column moment exists for matrices and up only
-    mean = jnp.mean(accumulators.row, axis=axes[1] + 1, keepdims=True)
-    row = safe_rsqrt(accumulators.row / (mean + ROW_MEAN_FLOOR))
-    return Preconditioner(row, safe_rsqrt(accumulators.col))
-
-
-def precondition(x: Float[Array, "S *p"], by: Preconditioner) -> Float[Array, "3 *p"]:
-    """Multiply x, of one slice or three, by the reciprocal roots."""
-    return x * by.row if by.col is None else x * by.row * by.col
+def update_factored(
+    accumulators: Accumulators, decays: Decays, gradient: Float[Array, "*p"]
+) -> Factored | None:
+    """Blend a gradient into the averages of rows and columns; None: a vector has neither."""
+    axes = factored_axes(gradient.shape)
+    if axes is None or accumulators.col is None:
+        return None
+    row_mean, col_mean = (_floored_mean_square(gradient, axis) for axis in axes)
+    row = _ema(accumulators.row, decays.factored, row_mean)
+    col = _ema(accumulators.col, decays.factored, col_mean)
+    mean = jnp.mean(row, axis=axes[1] + 1, keepdims=True)
+    return Factored(row, col, safe_rsqrt(row / (mean + ROW_MEAN_FLOOR)))
 
 
 def safe_rsqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -123,11 +135,16 @@ def safe_rsqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.reciprocal(jnp.sqrt(jnp.maximum(x, RECIPROCAL_FLOOR)))
 
 
+def _floored_mean_square(gradient: Float[Array, "*p"], axis: int) -> Float[Array, "..."]:
+    """Return mean(g^2 + 1e-30), the floor added after the mean: the same, and a copy less."""
+    return jnp.mean(jnp.square(gradient), axis=axis, keepdims=True) + SQUARED_GRADIENT_FLOOR
+
+
 def _reduced_zeros(shape: tuple[int, ...], axis: int) -> Float[Array, "3 ..."]:
     return jnp.zeros((3, *shape[:axis], 1, *shape[axis + 1 :]), jnp.float32)
 
 
-def _ema(average: Array, decays: Float[Array, " S"], value: Array) -> Array:
-    """Blend `value` (*p) into `average` (S, *p), each slice with its own decay."""
-    decay = decays.reshape(-1, *(1,) * (average.ndim - 1))
+def _ema(average: Array, decays: Float[Concrete, " S"], value: Array) -> Array:
+    """Blend `value` (one slice, or *p) into `average` (S, *p), each slice with its own decay."""
+    decay = jnp.reshape(decays, (-1, *(1,) * (average.ndim - 1)))
     return decay * average + (1.0 - decay) * value

@@ -6,6 +6,7 @@ from typing import Any
 
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.learned_optimizers.small_fc_lopt import SmallFcLoptConfig, small_fc_lopt
+from mulo_cli.learned_optimizers.velo import VeloConfig, velo
 
 
 @dataclass(frozen=True)
@@ -23,4 +24,5 @@ class Architecture:
 
 LEARNED_OPTIMIZERS: Mapping[str, Architecture] = {
     "small_fc_lopt": Architecture(SmallFcLoptConfig, small_fc_lopt),
+    "velo": Architecture(VeloConfig, velo),
 }

@@ -1,4 +1,4 @@
-"""What a per-parameter network sees: normalised features of one tensor, and their statistics.
+"""What a per-parameter network sees: features of one tensor, and the statistics that norm them.
 
 L. Metz et al., "Practical tradeoffs between memory, compute, and performance in learned optimizers"
 (2022); listed in muLO (B. Therien et al., 2025), appendix A.3, Tables 2 and 3.
@@ -8,10 +8,14 @@ to the full tensor that does not differ from element to element; and normalisati
 feature, is folded into the first layer's weights by whoever uses the features.
 """
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from mulo_cli.learned_optimizers.accumulators import Factored, Moments
 
 NORMALISATION_FLOOR = 1e-5
 """Added to a feature's mean square. It leaks width once features fall below about 3e-3."""
@@ -25,6 +29,17 @@ def rsqrt(x: Array) -> Array:
     return jnp.reciprocal(jnp.sqrt(x))
 
 
+class Elements(NamedTuple):
+    """A tensor, or a block of it: all that the features of its elements are made of."""
+
+    gradient: Float[Array, "1 *p"]
+    parameter: Float[Array, "1 *p"]
+    """In the type in which the user keeps it."""
+    moments: Moments
+    factored: Factored | None
+    """None for vectors."""
+
+
 class FeatureGroup(NamedTuple):
     """Features of one tensor that share a shape (`*p`, or `*p` with an axis reduced to 1).
 
@@ -35,15 +50,35 @@ class FeatureGroup(NamedTuple):
     values: Float[Array, "F *p"]
 
 
-def normalised_weights(group: FeatureGroup, weights: Float[Array, "28 H"]) -> Float[Array, "F H"]:
-    """Return the first layer's weights of a group, with its features' normalisation folded in.
+Features: TypeAlias = Callable[[Elements], tuple[FeatureGroup, ...]]
+"""The features of an architecture, before normalisation; works element by element."""
+
+Norms: TypeAlias = tuple[Float[Array, " F"], ...]
+"""Per group of features: the factor of each that makes its mean square one."""
+
+
+def sums_of_squares(groups: Sequence[FeatureGroup]) -> list[Float[Array, " F"]]:
+    """Return the sum of every feature's square."""
+    return [
+        jnp.sum(jnp.square(group.values), axis=tuple(range(1, group.values.ndim)))
+        for group in groups
+    ]
+
+
+def norms_of(groups: Sequence[FeatureGroup], sums: Sequence[Float[Array, " F"]]) -> Norms:
+    """Return rsqrt(1e-5 + mean(x^2)) of every feature.
 
     A feature in a reduced shape repeats each of its elements equally often, hence has the mean
-    square of the full one. This is the only part of an update that looks at a whole tensor.
+    square of the full one.
+
+    Args:
+        groups: features of the whole tensor; only their shapes are looked at.
+        sums: of their squares.
     """
-    axes = tuple(range(1, group.values.ndim))
-    mean_square = jnp.mean(jnp.square(group.values), axis=axes)
-    return weights[jnp.array(group.rows)] * rsqrt(NORMALISATION_FLOOR + mean_square)[:, None]
+    return tuple(
+        rsqrt(NORMALISATION_FLOOR + total / math.prod(group.values.shape[1:]))
+        for group, total in zip(groups, sums, strict=True)
+    )
 
 
 def time_features_offset(updates_done: Array) -> Float[Array, "11"]:

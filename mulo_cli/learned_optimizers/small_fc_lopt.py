@@ -7,9 +7,8 @@ appendix A.1.1 and Table 2.
 """
 
 import functools
-import math
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, cast
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,27 +17,34 @@ from jaxtyping import Array, Float, Int, PyTree
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from mulo_cli.errors import RoleError
 from mulo_cli.learned_optimizers.accumulators import (
     Accumulators,
     Decays,
-    init_accumulators,
-    precondition,
-    preconditioner,
-    update_accumulators,
+    safe_rsqrt,
 )
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.learned_optimizers.features import (
     TIME_FEATURES,
     TIME_SCALES,
+    Elements,
     FeatureGroup,
-    normalised_weights,
     rsqrt,
 )
+from mulo_cli.learned_optimizers.network import Network
+from mulo_cli.learned_optimizers.tensor_update import UpdateRule, update_tensor
+from mulo_cli.learned_optimizers.tensors import (
+    LeafUpdate,
+    as_leaf,
+    as_tensors,
+    init_all,
+    over_tensors,
+    pick,
+    roles_of,
+    update_multipliers,
+)
 from mulo_cli.mup.initializers import truncated_normal
-from mulo_cli.mup.roles import Roles
+from mulo_cli.mup.roles import ParamRole, Roles
 from mulo_cli.mup.rules import Rule, adam_like
-from mulo_cli.mup.scaling import multipliers
 from mulo_cli.types import Concrete, Params, PRNGKey, Theta
 
 INITIAL_MOMENTUM_DECAYS = (0.9, 0.99, 0.999)
@@ -68,22 +74,8 @@ COL_ROWS = (16, 17, 18, 22, 23, 24)
 """Places of the features in the published order, by whether they differ in every element, along
 the rows or along the columns."""
 
-ARITHMETIC_ELEMENTS = 1_000
-"""Tensors of so many elements run the network as fused arithmetic: on a CPU 2 to 3 times faster
-than matrix products with a tiny inner dimension. Smaller ones do not repay its compilation."""
-
-ARITHMETIC_UNITS = 16
-"""Hidden units up to which that holds."""
-
 OUTPUTS = 2
 """Direction d and magnitude m."""
-
-
-Inputs: TypeAlias = tuple[tuple[Float[Array, "_ H"], Float[Array, "_ ..."]], ...]
-"""Per group of features: the first layer's weights, normalisation folded in, and the features."""
-
-Outputs: TypeAlias = tuple[Float[Array, "*p"], Float[Array, "*p"]]
-"""Direction d and magnitude m of every element."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -96,6 +88,8 @@ class SmallFcLoptConfig:
         magnitude_scale: lambda_2 of equation 3.
         time_feature: "offset", tanh(t/x - 1), as published weights have it; or "plain", tanh(t/x).
         clip_gradients: clip gradients to a global norm of 1 first, as published muLO does.
+        base_fan_in: 1 makes update multipliers absolute, muLO's 1/fan_in; another number makes
+            them relative to a network of that fan-in, as microsoft/mup and PyLO have them.
     """
 
     hidden_size: Annotated[int, Field(gt=0)] = 32
@@ -103,6 +97,7 @@ class SmallFcLoptConfig:
     magnitude_scale: float = 0.001
     time_feature: Literal["offset", "plain"] = "offset"
     clip_gradients: bool = False
+    base_fan_in: Annotated[int, Field(gt=0)] = 1
 
 
 class SmallFcLoptState(NamedTuple):
@@ -110,7 +105,8 @@ class SmallFcLoptState(NamedTuple):
 
     updates_done: Int[Array, ""]
     accumulators: PyTree
-    """One `Accumulators` per parameter, in the structure of the params."""
+    """One `Accumulators` per parameter, in the structure of the params; for stacked layers, with a
+    leading axis that counts them."""
 
 
 def small_fc_lopt(config: SmallFcLoptConfig, rule: Rule = adam_like) -> LearnedOptimizer:
@@ -160,24 +156,26 @@ def decays_of(theta: Theta) -> Decays:
     )
 
 
-def feature_groups(
-    gradient: Float[Array, "*p"], parameter: Float[Array, "*p"], accumulators: Accumulators
-) -> tuple[FeatureGroup, ...]:
+def features(elements: Elements) -> tuple[FeatureGroup, ...]:
     """Return the 28 features of one tensor before normalisation, by the shape they have."""
-    momentum, second_moment, row, col = accumulators
-    col = row if col is None else col
+    gradient, parameter, (momentum, second_moment, diagonal), factored = elements
     inverse_root = rsqrt(second_moment + SECOND_MOMENT_FLOOR)
-    for_gradient = preconditioner(accumulators, VECTOR_GRADIENT_FLOOR)
-    for_momentum = preconditioner(accumulators, VECTOR_MOMENTUM_FLOOR)
+    if factored is not None:
+        row, col = factored.row, factored.col
+        gradient_root = momentum_root = factored.row_root * safe_rsqrt(col)
+    else:
+        row = col = cast(Array, diagonal)
+        gradient_root = safe_rsqrt(row + VECTOR_GRADIENT_FLOOR)
+        momentum_root = rsqrt(row + VECTOR_MOMENTUM_FLOOR)
     by_element = [
-        gradient[None],
-        parameter[None],
+        gradient,
+        parameter.astype(jnp.float32),
         momentum,
-        second_moment[None],
+        second_moment,
         momentum * inverse_root,
-        inverse_root[None],
-        precondition(gradient[None], for_gradient),
-        precondition(momentum, for_momentum),
+        inverse_root,
+        gradient * gradient_root,
+        momentum * momentum_root,
     ]
     return (
         FeatureGroup(ELEMENT_ROWS, jnp.concatenate(by_element)),
@@ -186,134 +184,76 @@ def feature_groups(
     )
 
 
-def network_outputs(
-    theta: Theta, groups: tuple[FeatureGroup, ...], time_features: Float[Array, "11"]
-) -> Outputs:
-    """Run the network 39 -> H -> H -> 2 on every element of a tensor.
+def network_of(theta: Theta, time_features: Float[Array, "11"]) -> Network:
+    """Return the network of all tensors; time, equal for all elements, is part of its biases."""
+    weights = theta["nn"]
+    w_tensor, w_time = jnp.split(weights["w0"], [TENSOR_FEATURES])
+    return Network(
+        w0=w_tensor,
+        b0=weights["b0"] + time_features @ w_time,
+        w1=weights["w1"],
+        b1=weights["b1"],
+        w2=weights["w2"],
+        b2=weights["b2"],
+    )
 
-    The normalisation of features is folded into the first layer's weights, and the time features,
-    equal for all elements, into its biases.
 
-    Returns:
-        direction d and magnitude m.
+def cleaner(gradients: Params, *, clip: bool) -> Callable[[Array], Float[Array, "..."]]:
+    """Return what replaces non-finite entries by 0, in float32; if asked, it also clips.
+
+    Args:
+        gradients: of all tensors.
+        clip: to a global norm of 1, of the finite entries.
     """
-    network = theta["nn"]
-    w_tensor, w_time = jnp.split(network["w0"], [TENSOR_FEATURES])
-    bias = network["b0"] + time_features @ w_time
-    inputs = tuple((normalised_weights(group, w_tensor), group.values) for group in groups)
-    elements = math.prod(groups[0].values.shape[1:])
-    fused = elements >= ARITHMETIC_ELEMENTS and bias.size <= ARITHMETIC_UNITS
-    return (_by_arithmetic if fused else _by_products)(network, inputs, bias)
 
+    def finite(gradient: Array) -> Float[Array, "..."]:
+        return jnp.where(jnp.isfinite(gradient), gradient, 0.0).astype(jnp.float32)
 
-def clean_gradients(gradients: Params, *, clip: bool) -> Params:
-    """Replace non-finite entries by 0; then, if asked, clip to a global norm of 1."""
-    gradients = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), gradients)
     if not clip:
-        return gradients
-    factor = 1.0 / jnp.maximum(1.0, optax.tree.norm(gradients))
-    return jax.tree.map(lambda g: factor * g, gradients)
-
-
-def _by_products(network: Theta, inputs: Inputs, bias: Float[Array, " H"]) -> Outputs:
-    """Run the network as matrix products over all elements."""
-    hidden = _column(bias, inputs[0][1].ndim - 1)
-    for weights, values in inputs:
-        hidden = hidden + _product(weights, values)
-    hidden = jax.nn.relu(hidden)
-    for layer, activation in (("1", jax.nn.relu), ("2", lambda x: x)):
-        sums = _product(network[f"w{layer}"], hidden)
-        hidden = activation(sums + _column(network[f"b{layer}"], hidden.ndim - 1))
-    direction, magnitude = hidden
-    return direction, magnitude
-
-
-def _by_arithmetic(network: Theta, inputs: Inputs, bias: Float[Array, " H"]) -> Outputs:
-    """Run the network unit by unit: the compiler makes one loop over the elements of it."""
-    hidden = [jax.nn.relu(unit) for unit in _units(inputs, bias)]
-    hidden = [jax.nn.relu(unit) for unit in _units(((network["w1"], hidden),), network["b1"])]
-    direction, magnitude = _units(((network["w2"], hidden),), network["b2"])
-    return direction, magnitude
-
-
-def _product(weights: Float[Array, "F H"], x: Float[Array, "F *p"]) -> Float[Array, "H *p"]:
-    return jnp.einsum("fh,f...->h...", weights, x)
-
-
-def _units(
-    inputs: Sequence[tuple[Float[Array, "_ H"], Sequence[Array] | Array]],
-    bias: Float[Array, " H"],
-) -> list[Float[Array, "*p"]]:
-    """Return the sums of one layer, one array per unit; what repeats is summed unrepeated."""
-    return [
-        bias[unit]
-        + sum(sum(weights[i, unit] * x for i, x in enumerate(values)) for weights, values in inputs)
-        for unit in range(bias.size)
-    ]
-
-
-def _column(bias: Float[Array, " H"], axes: int) -> Float[Array, "H ..."]:
-    return bias.reshape(-1, *(1,) * axes)
+        return finite
+    norm = optax.tree.norm(jax.tree.map(finite, gradients))
+    factor = 1.0 / jnp.maximum(1.0, norm)
+    return lambda gradient: factor * finite(gradient)
 
 
 def _build(
     config: SmallFcLoptConfig, rule: Rule, theta: Theta, roles: Roles, num_steps: Int[Array, ""]
 ) -> optax.GradientTransformationExtraArgs:
     del num_steps  # only VeLO looks at the horizon
-    _refuse_stacked(roles)
     decays = decays_of(theta)
-    factors = multipliers(roles, rule)
 
     def init(params: Params) -> SmallFcLoptState:
-        accumulators = jax.tree.map(lambda p: init_accumulators(p.shape or (1,)), params)
-        return SmallFcLoptState(jnp.zeros((), jnp.int32), accumulators)
-
-    def update_tensor(
-        factor: float, g: Array, p: Array, old: Accumulators, time: Array
-    ) -> _TensorUpdate:
-        shape = p.shape or (1,)
-        gradient, parameter = g.reshape(shape), p.reshape(shape)
-        new = update_accumulators(old, decays, gradient)
-        groups = feature_groups(gradient, parameter, new)
-        direction, magnitude = network_outputs(theta, groups, time)
-        step = direction * jnp.exp(config.magnitude_scale * magnitude)
-        return _TensorUpdate((-factor * config.step_size * step).reshape(p.shape), new)
+        return SmallFcLoptState(jnp.zeros((), jnp.int32), init_all(params, roles))
 
     def update(
         updates: Params, state: optax.OptState, params: Params | None = None, **extra: Any
     ) -> tuple[Params, SmallFcLoptState]:
         del extra  # the loss is offered to every optimizer; this one ignores it
         state = cast(SmallFcLoptState, state)
-        gradients = clean_gradients(updates, clip=config.clip_gradients)
-        time = TIME_FEATURES[config.time_feature](state.updates_done)
+        time_features = TIME_FEATURES[config.time_feature](state.updates_done)
+        network = network_of(theta, time_features)
+        clean = cleaner(updates, clip=config.clip_gradients)
+        update_rule = UpdateRule(clean, features, decays, config.magnitude_scale)
+
+        def update_leaf(
+            role: ParamRole, factor: float, g: Array, p: Array, old: Accumulators
+        ) -> LeafUpdate:
+            update_each = over_tensors(
+                role, lambda g, p, old: update_tensor(update_rule, g, p, old, network)
+            )
+            step, new = update_each(as_tensors(role, g), as_tensors(role, p), old)
+            return LeafUpdate(as_leaf(role, -factor * config.step_size * step, like=p), new)
+
+        present = roles_of(params, roles)
         both = jax.tree.map(
-            lambda *leaves: update_tensor(*leaves, time=time),
-            factors,
-            gradients,
+            update_leaf,
+            present,
+            update_multipliers(present, rule, config.base_fan_in),
+            updates,
             params,
             state.accumulators,
         )
-        new_state = SmallFcLoptState(state.updates_done + 1, _pick(both, "accumulators"))
-        return _pick(both, "update"), new_state
+        new_state = SmallFcLoptState(state.updates_done + 1, pick(both, "accumulators"))
+        return pick(both, "update"), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _refuse_stacked(roles: Roles) -> None:
-    if any(role.stack_axes for role in jax.tree.leaves(roles)):
-        raise RoleError(
-            "small_fc_lopt cannot yet tell layers apart that are stacked into one parameter",
-            "keep one parameter per layer",
-        )
-
-
-class _TensorUpdate(NamedTuple):
-    update: Float[Array, "*p"]
-    accumulators: Accumulators
-
-
-def _pick(tree: PyTree, field: str) -> PyTree:
-    """Return one field of every `_TensorUpdate` in a tree."""
-    return jax.tree.map(
-        lambda leaf: getattr(leaf, field), tree, is_leaf=lambda n: isinstance(n, _TensorUpdate)
-    )

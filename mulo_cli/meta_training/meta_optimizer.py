@@ -1,10 +1,11 @@
 """The optimizer of the learned optimizer's own parameters.
 
 muLO (B. Therien et al., 2025), appendix C: AdamW with linear warm-up and cosine annealing,
-gradients clipped to a global norm before AdamW sees them.
+clipped to a global norm.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import optax
 
@@ -19,7 +20,9 @@ class MetaOptimizerConfig:
         learning_rate: rate at the end of the warm-up.
         final_learning_rate: rate at the end of the cosine.
         weight_decay: AdamW's decoupled decay.
-        clip_norm: largest global norm of a meta-gradient.
+        clip_norm: largest global norm of what is clipped.
+        clip: "gradient", before AdamW sees it, as the paper says; or "update", after AdamW, as the
+            published code does (where it never acts: an update's norm is far below 1).
     """
 
     steps: int
@@ -28,6 +31,7 @@ class MetaOptimizerConfig:
     final_learning_rate: float
     weight_decay: float
     clip_norm: float
+    clip: Literal["gradient", "update"]
 
 
 def meta_optimizer(config: MetaOptimizerConfig) -> optax.GradientTransformation:
@@ -39,7 +43,6 @@ def meta_optimizer(config: MetaOptimizerConfig) -> optax.GradientTransformation:
         decay_steps=config.steps,
         end_value=config.final_learning_rate,
     )
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, weight_decay=config.weight_decay),
-    )
+    clip = optax.clip_by_global_norm(config.clip_norm)
+    adamw = optax.adamw(schedule, weight_decay=config.weight_decay)
+    return optax.chain(clip, adamw) if config.clip == "gradient" else optax.chain(adamw, clip)

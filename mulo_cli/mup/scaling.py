@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from mulo_cli.mup.roles import Roles
+from mulo_cli.mup.kinds import Roles
 from mulo_cli.mup.rules import Rule, adam_like
 
 

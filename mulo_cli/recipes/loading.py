@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mulo_cli.errors import RecipeError, shortened
 from mulo_cli.recipes.nearest import nearest_hint
-from mulo_cli.recipes.schema import Recipe, as_dict, flatten, known_keys
+from mulo_cli.recipes.schema import ARCHITECTURES, Recipe, as_dict, flatten, known_keys
 
 LIBRARY = resources.files("mulo_cli.recipes") / "library"
 
@@ -191,12 +191,28 @@ def _refuse_unknown_keys(values: dict[str, Any], origin: str) -> None:
 def _readable(error: ValidationError, origin: str) -> RecipeError:
     """Turn pydantic's first complaint into one sentence with the key and the value."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "recipe"
+    # between the section and the key, pydantic names the architecture
+    architecture = first["loc"][1] if first["loc"][1:2] and first["loc"][0] == "optimizer" else None
+    parts = [str(part) for part in first["loc"] if part not in ARCHITECTURES]
+    key = ".".join(parts) or "recipe"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "union_tag_invalid":
+        wanted = first["input"]["architecture"]
+        return RecipeError(
+            f"unknown architecture {shortened(wanted)} in recipe {origin!r}",
+            nearest_hint(str(wanted), ARCHITECTURES),
+        )
+    if first["type"] == "union_tag_not_found":
+        first, key = {**first, "type": "missing"}, "optimizer.architecture"
     if first["type"] == "missing":
         return RecipeError(
             f"recipe {origin!r} lacks {key}",
             'give it a value, or start from a complete recipe: extends = "multi-width"',
+        )
+    if first["type"] == "unexpected_keyword_argument":
+        return RecipeError(
+            f"{key} in recipe {origin!r} is not a setting of {architecture}",
+            f"leave it away, or choose another optimizer.architecture ({', '.join(ARCHITECTURES)})",
         )
     shown = "" if isinstance(first["input"], dict) else f" = {shortened(first['input'])}"
     return RecipeError(f"{key}{shown} in recipe {origin!r}: {message}", f"change {key}")

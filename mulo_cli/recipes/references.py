@@ -12,6 +12,7 @@ MAX_WIDTHS = 64
 EXAMPLES = {
     "--widths": "for example 128..8192 (doubling), 128..8192:x4 or 128,512,1024",
     "--at": "for example --at 100,300,1000",
+    "--depths": "for example --depths 2,4",
 }
 """Hints for numbers that cannot be read."""
 
@@ -133,3 +134,37 @@ def _positive(digits: str, text: str, option: str = "--widths") -> int:
             EXAMPLES[option],
         )
     return int(digits)
+
+
+@dataclass(frozen=True)
+class UserFunction:
+    """A function of the user's own code.
+
+    Attributes:
+        text: as written.
+        module: as in `import`.
+        name: of the function in the module.
+    """
+
+    text: str
+    module: str
+    name: str
+
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def parse_user_function(text: str) -> UserFunction:
+    """Read `MODULE:FUNCTION`, as in `models.transformer:network`.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    module, _, name = text.partition(":")
+    if not _DOTTED.fullmatch(module) or not _DOTTED.fullmatch(name):
+        raise UsageError(
+            f"{shortened(text)} is not MODULE:FUNCTION",
+            "for example models.transformer:network for the function network in the file "
+            "models/transformer.py",
+        )
+    return UserFunction(text, module, name)

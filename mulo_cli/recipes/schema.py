@@ -21,15 +21,40 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True, config=STRICT)
-class OptimizerSection:
-    """The learned optimizer: its architecture and the formula variants a card records."""
+class SmallFcLoptSection:
+    """small_fc_lopt: its sizes and the formula variants a card records."""
 
-    architecture: str
+    architecture: Literal["small_fc_lopt"]
     hidden_size: PositiveInt
     step_size: PositiveFloat
     magnitude_scale: PositiveFloat
     time_feature: Literal["offset", "plain"]
     clip_gradients: bool
+    base_fan_in: PositiveInt
+
+
+@dataclass(frozen=True, config=STRICT)
+class VeloSection:
+    """VeLO: its sizes and the formula variants a card records."""
+
+    architecture: Literal["velo"]
+    hidden_size: PositiveInt
+    lstm_size: PositiveInt
+    bank_size: PositiveInt
+    step_size: PositiveFloat
+    magnitude_scale: PositiveFloat
+    fraction_left: Literal["offset", "plain"]
+    interpolation_scale: PositiveFloat
+    parameter_scale: bool
+    loss_feature_horizon: Annotated[int, Field(ge=0)]
+    base_fan_in: PositiveInt
+
+
+ARCHITECTURES = {"small_fc_lopt": SmallFcLoptSection, "velo": VeloSection}
+OptimizerSection: TypeAlias = Annotated[
+    SmallFcLoptSection | VeloSection, Field(discriminator="architecture")
+]
+"""The learned optimizer; which keys it has depends on its architecture."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -84,6 +109,7 @@ class MetaOptimizerSection:
     final_learning_rate: Rate
     weight_decay: Rate
     clip_norm: PositiveFloat
+    clip: Literal["gradient", "update"]
 
     @model_validator(mode="after")
     def _consistent(self) -> "MetaOptimizerSection":
@@ -172,11 +198,13 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def known_keys() -> list[str]:
-    """Return every dotted key of a recipe."""
-    keys = []
+    """Return every dotted key that some recipe can have."""
+    keys: list[str] = []
     for field in dataclasses.fields(Recipe):
-        if dataclasses.is_dataclass(field.type):
-            keys += [f"{field.name}.{inner.name}" for inner in dataclasses.fields(field.type)]
-        else:
-            keys.append(field.name)
-    return keys
+        sections = ARCHITECTURES.values() if field.name == "optimizer" else [field.type]
+        for section in sections:
+            if dataclasses.is_dataclass(section):
+                keys += [f"{field.name}.{inner.name}" for inner in dataclasses.fields(section)]
+            else:
+                keys.append(field.name)
+    return list(dict.fromkeys(keys))

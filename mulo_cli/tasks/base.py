@@ -72,6 +72,7 @@ def classification_task(
         roles=infer_roles(
             network_init(make_network(2 * width), dataset.input_shape),
             network_init(network, dataset.input_shape),
+            readout="forward",  # ours under muP is a `Readout`; SP scales nothing
         ),
         data=dataset.splits[split],
         batch=dataset.make_batch(batch_size),

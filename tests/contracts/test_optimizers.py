@@ -124,7 +124,7 @@ def init_params(width: int):
     return init
 
 
-ROLES = infer_roles(init_params(8), init_params(WIDTH))
+ROLES = infer_roles(init_params(8), init_params(WIDTH), readout="forward")
 PARAMS = jax.jit(init_params(WIDTH))(jax.random.key(1))
 GRADIENTS = jax.tree.map(lambda p: jnp.sin(7.0 * p), PARAMS)
 
@@ -323,7 +323,8 @@ def test_under_mup_adam_moves_hidden_matrices_by_one_over_their_fan_in_and_all_e
 def test_decay_is_rate_times_decay_at_every_width_and_for_every_role(width):
     """Without a gradient Adam stands still, and what is left is decay."""
     init = init_params(width)
-    params, roles = init(jax.random.key(2)), infer_roles(init_params(8), init)
+    params = init(jax.random.key(2))
+    roles = infer_roles(init_params(8), init, readout="forward")
     hyper = {**OPTIMIZERS["adamw"].defaults, "learning_rate": 0.25, "weight_decay": 0.5}
     nothing = jax.tree.map(jnp.zeros_like, params)
     for parametrization in ("sp", "mup"):

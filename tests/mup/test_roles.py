@@ -138,7 +138,7 @@ def of_shape(*shape):
     [
         (mlp(8, 2), mlp(16, 3), None, "different parameters", "same depth"),
         (of_shape(4), of_shape(4, 4), None, "'layer/w'", "same architecture"),
-        (of_shape(3, 4, 4), of_shape(3, 8, 8), None, "(3, 8, 8)", "by hand"),
+        (of_shape(3, 4, 4), of_shape(3, 8, 8), None, "(3, 8, 8)", "in,in,out"),
         (plain(8), plain(16), {"hidden_0/kernel": HIDDEN}, "'hidden_0/kernel'", "by their path"),
     ],
     ids=["other depth", "other number of axes", "three axes", "unknown override"],
@@ -150,11 +150,12 @@ def test_what_cannot_be_told_is_an_error_that_names_the_leaf(small, large, overr
     assert hinted in caught.value.hint
 
 
-def test_only_hidden_matrices_are_slowed_down_by_their_fan_in():
+def test_hidden_matrices_and_bare_outputs_are_slowed_down_by_their_fan_in():
     roles = infer_roles(plain(8), plain(16))
     factors = {leaf_name(path): m for path, m in jax.tree.leaves_with_path(multipliers(roles))}
     assert factors.pop("blocks/0/up") == 1 / 16
     assert factors.pop("blocks/1/down") == 1 / 64
+    assert factors.pop("head/0") == 1 / 16, "an output that nobody divides by its fan-in"
     assert set(factors.values()) == {1.0}
     assert set(jax.tree.leaves(multipliers(roles, standard))) == {1.0}
 

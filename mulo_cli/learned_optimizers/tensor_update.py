@@ -1,0 +1,93 @@
+"""One update of one tensor: its accumulators, its features' statistics, its network's step.
+
+Statistics of the whole tensor come first, as in a distributed update; what follows needs nothing
+but an element and those statistics. Large tensors are worked through in blocks, twice: once to
+sum the squares of all features, once to run the network.
+
+muLO (B. Therien et al., 2025), equation 3 and appendix A.1.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mulo_cli.learned_optimizers.accumulators import (
+    Accumulators,
+    Decays,
+    accumulators_of,
+    moments_of,
+    update_factored,
+    update_moments,
+)
+from mulo_cli.learned_optimizers.blocks import blocks_of, map_over_blocks, sum_over_blocks
+from mulo_cli.learned_optimizers.features import (
+    Elements,
+    FeatureGroup,
+    Features,
+    Norms,
+    norms_of,
+    sums_of_squares,
+)
+from mulo_cli.learned_optimizers.network import Network, network_outputs
+
+
+class UpdateRule(NamedTuple):
+    """What the update of a tensor does, besides its network."""
+
+    clean: Callable[[Array], Float[Array, "..."]]
+    """Makes raw gradients finite, in float32; element by element."""
+    features: Features
+    decays: Decays
+    magnitude_scale: float
+    """lambda_2 of equation 3."""
+
+
+def update_tensor(
+    rule: UpdateRule,
+    gradient: Float[Array, "*p"],
+    parameter: Float[Array, "*p"],
+    old: Accumulators,
+    network: Network,
+) -> tuple[Float[Array, "*p"], Accumulators]:
+    """Return d exp(lambda_2 m) of every element, and the accumulators after this gradient.
+
+    Args:
+        rule: of the architecture.
+        gradient: as it comes. It is cleaned wherever it is used: a clean copy would be large.
+        parameter: before its update, in the user's type.
+        old: accumulators before this gradient.
+        network: this tensor's.
+    """
+    clean = rule.clean(gradient)
+    factored = update_factored(old, rule.decays, clean)
+    moments = update_moments(moments_of(old), rule.decays, clean[None])
+    after = Elements(gradient[None], parameter[None], moments, factored)
+    norms = _norms(rule, after)
+
+    def apply(block: Elements) -> Float[Array, "*block"]:
+        direction, magnitude = network_outputs(network, _features(rule, block), norms)
+        return direction * jnp.exp(rule.magnitude_scale * magnitude)
+
+    blocks = blocks_of(gradient.shape)
+    step = apply(after) if blocks is None else map_over_blocks(apply, after, blocks, gradient.shape)
+    return step, accumulators_of(after.moments, factored)
+
+
+def _norms(rule: UpdateRule, elements: Elements) -> Norms:
+    """Return the norms of a tensor's features, the only thing that looks at all of its elements."""
+    groups = _features(rule, elements)
+    sums = sums_of_squares(groups)
+    blocks = blocks_of(elements.gradient.shape[1:])
+    if blocks is not None:
+        # features in a reduced shape are few, and really summed as above; a vector has none
+        varying = len(groups) if elements.factored is None else 1
+        sums[:varying] = sum_over_blocks(
+            lambda block: sums_of_squares(_features(rule, block)[:varying]), elements, blocks
+        )
+    return norms_of(groups, sums)
+
+
+def _features(rule: UpdateRule, elements: Elements) -> tuple[FeatureGroup, ...]:
+    return rule.features(elements._replace(gradient=rule.clean(elements.gradient)))

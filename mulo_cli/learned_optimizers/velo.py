@@ -1,0 +1,359 @@
+"""VeLO and muVeLO: an LSTM per tensor mixes the network that replaces Adam's rule in that tensor.
+
+L. Metz, J. Harrison, C. D. Freeman, A. Merchant, L. Beyer et al., "VeLO: Training versatile learned
+optimizers by scaling up" (2022); under muP: B. Therien et al., "muLO: Compute-efficient
+meta-generalization of learned optimizers" (2025), section 4, appendix A.1.2 and Table 3.
+"""
+
+import functools
+from typing import Annotated, Any, Literal, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from mulo_cli.errors import UsageError
+from mulo_cli.learned_optimizers.accumulators import (
+    Accumulators,
+    Decays,
+    safe_rsqrt,
+)
+from mulo_cli.learned_optimizers.base import LearnedOptimizer
+from mulo_cli.learned_optimizers.features import Elements, FeatureGroup, rsqrt
+from mulo_cli.learned_optimizers.loss_features import (
+    LossBuffer,
+    init_loss_buffer,
+    loss_features,
+    update_loss_buffer,
+)
+from mulo_cli.learned_optimizers.network import Network
+from mulo_cli.learned_optimizers.tensor_update import UpdateRule, update_tensor
+from mulo_cli.learned_optimizers.tensors import (
+    LeafUpdate,
+    as_leaf,
+    as_tensors,
+    init_all,
+    over_tensors,
+    pick,
+    roles_of,
+    rows_for,
+    tensor_count,
+    update_multipliers,
+)
+from mulo_cli.learned_optimizers.velo_lstm import (
+    FRACTION_LEFT,
+    LstmState,
+    TensorInputs,
+    heads,
+    init_lstm_theta,
+    lstm,
+    lstm_inputs,
+    mix,
+    starting_state,
+    tensor_inputs,
+)
+from mulo_cli.mup.initializers import truncated_normal
+from mulo_cli.mup.roles import ParamRole, Roles
+from mulo_cli.mup.rules import Rule, adam_like
+from mulo_cli.types import Concrete, Params, PRNGKey, Theta
+
+DECAYS = Decays(
+    momentum=np.array((0.9, 0.99, 0.999), np.float32),
+    second_moment=np.array((0.999,), np.float32),
+    factored=np.array((0.9, 0.99, 0.999), np.float32),
+)
+"""Fixed, unlike small_fc_lopt's."""
+
+GRADIENT_BOUND = 1_000.0
+"""Gradients are clipped to it elementwise before anything else."""
+
+CLIPPED_GRADIENT = 0.1
+"""Bound of the feature that is a clipped gradient."""
+
+SECOND_MOMENT_FLOOR = 1e-6
+"""Added to v before its reciprocal root."""
+
+FACTORED_MOMENT_FLOOR = 1e-8
+"""Added to row and column moments before their reciprocal roots."""
+
+VECTOR_GRADIENT_FLOOR = 1e-9
+"""Added to an unfactored moment that preconditions the gradient; momenta have none."""
+
+PARAMETER_SCALE_FLOOR = 1e-9
+"""Added to a tensor's mean square before its root scales the step (Google's VeLO)."""
+
+GROUP_SIZES = (1, 1, 1, 3, 1, 3, 1, 3, 1, 3, 3, 3, 3, 3)
+"""Inputs of the 14 groups, each with weights `w0__j` of its own in published files."""
+
+NETWORK_INPUTS = sum(GROUP_SIZES)
+ELEMENT_ROWS = (*range(15), 27, 28, 29)
+ROW_ROWS = (15, 16, 17, 21, 22, 23)
+COL_ROWS = (18, 19, 20, 24, 25, 26)
+"""Places of the features in the published order, by whether they differ in every element, along
+the rows or along the columns."""
+
+OUTPUTS = 3
+"""Direction d, magnitude m, and one that nothing uses."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class VeloConfig:
+    """The static choices of VeLO; a card records every one. The defaults are muVeLO's.
+
+    Attributes:
+        hidden_size: units `H` of the per-parameter network.
+        lstm_size: units `L` of the LSTM; 512 in Google's VeLO.
+        bank_size: networks `P` in the bank; 256 in Google's VeLO.
+        step_size: factor of every step, 0.001.
+        magnitude_scale: factor of the magnitude in the exponent, 0.001.
+        fraction_left: "offset", tanh(10 (t/T - x)), or "plain", tanh(t/T - 10 x), as in the paper.
+        interpolation_scale: factor `s` of the mixed weights; 100 in Google's VeLO.
+        parameter_scale: multiply steps by the root mean square of a tensor, as Google's VeLO does.
+        loss_feature_horizon: steps of the slowest average of the loss; 0 takes the run's horizon,
+            Google's published VeLO has 10.
+        base_fan_in: 1 makes update multipliers absolute, muLO's 1/fan_in; another number makes
+            them relative to a network of that fan-in, as microsoft/mup and PyLO have them.
+    """
+
+    hidden_size: Annotated[int, Field(gt=0)] = 4
+    lstm_size: Annotated[int, Field(gt=0)] = 16
+    bank_size: Annotated[int, Field(gt=0)] = 8
+    step_size: float = 0.001
+    magnitude_scale: float = 0.001
+    fraction_left: Literal["offset", "plain"] = "offset"
+    interpolation_scale: float = 1.0
+    parameter_scale: bool = False
+    loss_feature_horizon: Annotated[int, Field(ge=0)] = 0
+    base_fan_in: Annotated[int, Field(gt=0)] = 1
+
+
+class VeloState(NamedTuple):
+    """What VeLO remembers of a run."""
+
+    updates_done: Int[Array, ""]
+    accumulators: PyTree
+    """One `Accumulators` per parameter, in the structure of the params; for stacked layers, with a
+    leading axis that counts them."""
+    loss_buffer: LossBuffer
+    lstm: LstmState
+
+
+def velo(config: VeloConfig, rule: Rule = adam_like) -> LearnedOptimizer:
+    """Return the learned optimizer of one configuration.
+
+    Args:
+        config: its static choices.
+        rule: role -> update multiplier; `adam_like` under muP (muVeLO), `standard` under SP.
+    """
+    return LearnedOptimizer(
+        init=functools.partial(init_theta, config=config),
+        build=functools.partial(_build, config, rule),
+    )
+
+
+def init_theta(key: PRNGKey, config: VeloConfig) -> Theta:
+    """Draw initial meta-parameters; leaf names and shapes are those of published weights.
+
+    Args:
+        key: consumed.
+        config: the sizes `H`, `L` and `P`.
+    """
+    key_lstm, key_bank = jax.random.split(key)
+    return {
+        "lstm_init_state": {
+            "hidden": jnp.zeros((1, config.lstm_size)),
+            "cell": jnp.zeros((1, config.lstm_size)),
+        },
+        "rnn_params": init_lstm_theta(key_lstm, config.lstm_size, config.bank_size),
+        "ff_mod_stack": _init_bank(key_bank, config),
+    }
+
+
+def features(elements: Elements) -> tuple[FeatureGroup, ...]:
+    """Return the 30 features of one tensor before normalisation, by the shape they have."""
+    gradient, parameter, (momentum, second_moment, diagonal), factored = elements
+    inverse_root = rsqrt(second_moment + SECOND_MOMENT_FLOOR)
+    if factored is not None:
+        row, col = factored.row, factored.col
+        gradient_root = momentum_root = factored.row_root * safe_rsqrt(col)
+    else:
+        row = col = cast(Array, diagonal)
+        gradient_root = safe_rsqrt(row + VECTOR_GRADIENT_FLOOR)
+        momentum_root = rsqrt(row)
+    by_element = [
+        gradient,
+        jnp.clip(gradient, -CLIPPED_GRADIENT, CLIPPED_GRADIENT),
+        parameter.astype(jnp.float32),
+        momentum,
+        second_moment,
+        momentum * inverse_root,
+        inverse_root,
+        gradient * gradient_root,
+        gradient * inverse_root,
+        momentum * momentum_root,
+    ]
+    return (
+        FeatureGroup(ELEMENT_ROWS, jnp.concatenate(by_element)),
+        FeatureGroup(ROW_ROWS, jnp.concatenate([row, rsqrt(row + FACTORED_MOMENT_FLOOR)])),
+        FeatureGroup(COL_ROWS, jnp.concatenate([col, rsqrt(col + FACTORED_MOMENT_FLOOR)])),
+    )
+
+
+def mixed_networks(bank: Theta, controls: Float[Array, "M P"], scale: float) -> Network:
+    """Return every tensor's network: scale * mean_i(control_i * bank_i), weights and biases alike.
+
+    Args:
+        bank: `ff_mod_stack` of theta, leaves of shape (P, ...).
+        controls: of every tensor.
+        scale: interpolation scale `s`.
+
+    Returns:
+        Networks with a leading axis of M on every field.
+    """
+
+    def mixed(leaf: Float[Array, "P ..."]) -> Float[Array, "M ..."]:
+        return scale / leaf.shape[0] * jnp.tensordot(controls, leaf, axes=1)
+
+    groups = [bank[f"w0__{j}"] for j in range(len(GROUP_SIZES))]
+    return Network(
+        w0=mixed(jnp.concatenate(groups, axis=1)),
+        b0=mixed(bank["b0"]),
+        w1=mixed(bank["w1"]),
+        b1=mixed(bank["b1"]),
+        w2=mixed(bank["w2"][..., :2]),
+        b2=mixed(bank["b2"][..., :2]),
+    )
+
+
+def clean(gradient: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Replace NaN by 0 and clip every entry, infinities too, to +-1000; in float32."""
+    bounded = jnp.clip(gradient, -GRADIENT_BOUND, GRADIENT_BOUND)
+    return jnp.where(jnp.isnan(gradient), 0.0, bounded).astype(jnp.float32)
+
+
+def _init_bank(key: PRNGKey, config: VeloConfig) -> Theta:
+    """Draw `P` networks independently; fan-in of all `w0__j` is that of the whole first layer."""
+    units, bank = config.hidden_size, config.bank_size
+    shapes = {f"w0__{j}": (size, units) for j, size in enumerate(GROUP_SIZES)}
+    shapes |= {"w1": (units, units), "w2": (units, OUTPUTS)}
+    keys = jax.random.split(key, len(shapes))
+    weights = {
+        name: truncated_normal(
+            key_leaf, (bank, *shape), NETWORK_INPUTS if name.startswith("w0") else units
+        )
+        for key_leaf, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+    biases = {"b0": units, "b1": units, "b2": OUTPUTS}
+    return weights | {name: jnp.zeros((bank, size)) for name, size in biases.items()}
+
+
+def _build(
+    config: VeloConfig, rule: Rule, theta: Theta, roles: Roles, num_steps: Int[Array, ""]
+) -> optax.GradientTransformationExtraArgs:
+    horizon = jnp.asarray(num_steps, jnp.float32)
+    own_horizon = config.loss_feature_horizon
+    loss_horizon = jnp.float32(own_horizon) if own_horizon else horizon
+
+    update_rule = UpdateRule(clean, features, DECAYS, config.magnitude_scale)
+
+    def init(params: Params) -> VeloState:
+        counts = jax.tree.map(tensor_count, roles_of(params, roles), params)
+        lstm_size = theta["lstm_init_state"]["hidden"].shape[1]
+        zeros = jnp.zeros((sum(jax.tree.leaves(counts)), lstm_size))
+        return VeloState(
+            updates_done=jnp.zeros((), jnp.int32),
+            accumulators=init_all(params, roles),
+            loss_buffer=init_loss_buffer(),
+            lstm=LstmState(zeros, jnp.copy(zeros)),
+        )
+
+    def look(
+        state: VeloState, loss_buffer: LossBuffer, present: Roles, params: Params
+    ) -> LstmState:
+        """Return the LSTM after it has seen all tensors."""
+        shared = (
+            FRACTION_LEFT[config.fraction_left](state.updates_done / horizon),
+            loss_features(loss_buffer, loss_horizon),
+        )
+        rows = stacked_inputs(present, params, state.accumulators)
+        before = starting_state(theta["lstm_init_state"], state.lstm, state.updates_done)
+        inputs = lstm_inputs(*shared, rows)
+        return lstm(theta["rnn_params"], before, mix(theta["rnn_params"], inputs))
+
+    def update_one(
+        gradient: Array, parameter: Array, old: Accumulators, network: Network, alpha: Array
+    ) -> tuple[Float[Array, "*p"], Accumulators]:
+        step, new = update_tensor(update_rule, gradient, parameter, old, network)
+        size = parameter_scale(parameter) if config.parameter_scale else 1.0
+        return alpha * size * step, new
+
+    def update(
+        updates: Params,
+        state: optax.OptState,
+        params: Params | None = None,
+        *,
+        loss: Float[Concrete, ""] | None = None,
+        **extra: Any,
+    ) -> tuple[Params, VeloState]:
+        del extra
+        state, loss = cast(VeloState, state), _require_loss(loss)
+        present = roles_of(params, roles)
+        if not jax.tree.leaves(present):
+            return updates, state
+        loss_buffer = update_loss_buffer(state.loss_buffer, loss, loss_horizon)
+        lstm_state = look(state, loss_buffer, present, params)
+        says = heads(theta["rnn_params"], lstm_state)
+        networks = mixed_networks(theta["ff_mod_stack"], says.controls, config.interpolation_scale)
+
+        def update_leaf(
+            role: ParamRole, factor: float, g: Array, p: Array, old: Accumulators, own: Any
+        ) -> LeafUpdate:
+            update_each = over_tensors(role, update_one)
+            step, new = update_each(as_tensors(role, g), as_tensors(role, p), old, *own)
+            return LeafUpdate(as_leaf(role, -factor * config.step_size * step, like=p), new)
+
+        both = jax.tree.map(
+            update_leaf,
+            present,
+            update_multipliers(present, rule, config.base_fan_in),
+            updates,
+            params,
+            state.accumulators,
+            rows_for(present, params, (networks, says.step_size)),
+        )
+        new_state = VeloState(
+            state.updates_done + 1, pick(both, "accumulators"), loss_buffer, lstm_state
+        )
+        return pick(both, "update"), new_state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def stacked_inputs(roles: Roles, params: Params, accumulators: PyTree) -> TensorInputs:
+    """Return what the LSTM sees of all tensors, with a leading axis of M on every field."""
+
+    def inputs_of(role: ParamRole, p: Array, old: Accumulators) -> list[TensorInputs]:
+        seen = over_tensors(role, tensor_inputs)(as_tensors(role, p), old)
+        return [seen if role.stack_axes else jax.tree.map(lambda x: x[None], seen)]
+
+    rows = jax.tree.map(inputs_of, roles, params, accumulators)
+    tables = jax.tree.leaves(rows, is_leaf=lambda node: isinstance(node, TensorInputs))
+    return jax.tree.map(lambda *fields: jnp.concatenate(fields), *tables)
+
+
+def parameter_scale(parameter: Float[Array, "*p"]) -> Float[Array, ""]:
+    """Return the root mean square of a tensor."""
+    squares = jnp.square(parameter.astype(jnp.float32))
+    return jnp.sqrt(jnp.mean(squares) + PARAMETER_SCALE_FLOOR)
+
+
+def _require_loss(loss: Float[Concrete, ""] | None) -> Float[Array, ""]:
+    if loss is None:
+        raise UsageError(
+            "VeLO needs the loss of the step", "call update(grads, state, params, loss=loss)"
+        )
+    return jnp.asarray(loss).astype(jnp.float32).reshape(())
