@@ -14,6 +14,7 @@ from tests.cli.programs import mulo
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("meta-train", "evaluate", "coord-check", "tune-adam", "rank")
+WEIGHTS = ("weights inspect", "weights import", "weights export")
 
 
 def text(name: str) -> str:
@@ -34,11 +35,11 @@ def test_readme_begins_with_the_two_commands():
         assert ".." not in block, "the commands need nothing outside the clone"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *WEIGHTS])
 def test_every_option_is_in_the_manual(tmp_path, command):
     manual = text("docs/reference/commands.md")
     assert f"`mulo {command}`" in manual
-    shown = mulo(command, "--help", cwd=tmp_path, COLUMNS="200").stdout
+    shown = mulo(*command.split(), "--help", cwd=tmp_path, COLUMNS="200").stdout
     for option in set(re.findall(r"--[a-z][a-z-]+", shown)) - {"--help"}:
         assert f"`{option}`" in manual, f"{command} {option} is not in the manual"
 

@@ -1,12 +1,14 @@
 """Writing and reading an artefact: one directory of `card.json`, `theta/` and `theta_last/`.
 
-Both thetas are Orbax checkpoints. A directory is written beside its place and moved there when it
-is complete, so that an artefact is there whole or not at all.
+Both thetas are Orbax checkpoints; an imported artefact has no `theta_last/`. A directory is written
+beside its place and moved there when it is complete: an artefact is there whole or not at all.
 """
 
+import math
 import shutil
 from pathlib import Path
 
+import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
@@ -20,9 +22,18 @@ THETA = "theta"
 THETA_LAST = "theta_last"
 ORBAX_NOTE = "commit_success.txt"
 
+LARGEST = 2**27
+"""Numbers of a theta that are read; Google's VeLO has about two million."""
 
-def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta) -> None:
+
+def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta | None) -> None:
     """Write an artefact, replacing one that is there.
+
+    Args:
+        path: of the directory.
+        card: describes theta.
+        theta: the meta-parameters.
+        theta_last: those after the last meta-step; None where nothing is known of them.
 
     Raises:
         OutputError: it could not be written; a former artefact is still there.
@@ -34,8 +45,9 @@ def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta) -> No
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(draft / THETA, theta)
             checkpointer.wait_until_finished()
-            checkpointer.save(draft / THETA_LAST, theta_last)
-            checkpointer.wait_until_finished()
+            if theta_last is not None:
+                checkpointer.save(draft / THETA_LAST, theta_last)
+                checkpointer.wait_until_finished()
         _forget_where_written(draft)
         (draft / CARD).write_text(to_json(card), "utf-8")
         _put_in_place(draft, path)
@@ -100,6 +112,13 @@ def load_theta(path: Path, card: Card, shapes: PyTree) -> Theta:
     Raises:
         ArtefactError: half-written, of other shapes, or not the numbers of the card's checksum.
     """
+    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    if numbers != card.meta_parameters or numbers > LARGEST:
+        raise ArtefactError(
+            f"theta of {str(path)!r} cannot be read: its card's settings make {numbers} numbers, "
+            f"its card says {card.meta_parameters}",
+            "the artefact is damaged or of another architecture; write it again",
+        )
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             theta = checkpointer.restore((path / THETA).absolute(), on_first_device(shapes))

@@ -21,6 +21,12 @@ def tree_checksum(tree: PyTree) -> str:
     return sha.hexdigest()
 
 
+def named_leaves(tree: PyTree) -> dict[str, np.ndarray]:
+    """Return the leaves of a tree on the host, by name."""
+    leaves = jax.tree.leaves_with_path(jax.device_get(tree))
+    return {leaf_name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
 def on_first_device(abstract: PyTree) -> PyTree:
     """Return the same shapes and types, to be restored to the default device."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])

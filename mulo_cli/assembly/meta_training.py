@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import jax
 
-from mulo_cli.artefacts.card import Card
+from mulo_cli.artefacts.card import LICENCE_UNKNOWN, META_TRAINING, Card, fan_in_of
+from mulo_cli.artefacts.parity import compute_parity
 from mulo_cli.assembly.learned import build_learned_optimizer
 from mulo_cli.assembly.shelves import fields_of, look_up
 from mulo_cli.assembly.tasks import build_dataset, build_task
@@ -71,12 +72,13 @@ def build_card(recipe: Recipe, best: BestTheta, checksums: Mapping[str, str]) ->
         checksums: of the "best" and the "last" theta.
     """
     settings = dataclasses.asdict(recipe.optimizer)
+    optimizer = build_learned_optimizer(recipe.optimizer, recipe.parametrization)
     return Card(
         name=f"{recipe.name}-{recipe.parametrization}",
         architecture=settings.pop("architecture"),
         settings=settings,
         parametrization=recipe.parametrization,
-        fan_in="absolute",
+        fan_in=fan_in_of(settings),
         meta_parameters=sum(leaf.size for leaf in jax.tree.leaves(best.theta)),
         checksum=checksums["best"],
         last_checksum=checksums["last"],
@@ -88,6 +90,9 @@ def build_card(recipe: Recipe, best: BestTheta, checksums: Mapping[str, str]) ->
             "selected_at_meta_step": int(best.step),
             "meta_validation_loss": float(best.loss),
         },
-        licence="unknown",
+        licence=LICENCE_UNKNOWN,
         code_version=code_version(),
+        parity=compute_parity(optimizer, best.theta),
+        notice="",
+        source={"container": META_TRAINING},
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import optax
 from jaxtyping import Array, Int
 
-from mulo_cli.assembly.learned import load_learned_optimizer
+from mulo_cli.assembly.learned import load_learned_optimizer, shipped_artefacts
 from mulo_cli.assembly.shelves import look_up
 from mulo_cli.errors import UsageError
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
@@ -29,7 +29,8 @@ from mulo_cli.types import Theta
 def build_named_optimizer(reference: OptimizerReference) -> NamedOptimizer:
     """Turn what a user wrote after --optimizer into something that can be evaluated.
 
-    A name on the shelf of hand-designed optimizers comes first; anything else is a path.
+    A name on the shelf of hand-designed optimizers comes first; anything else is a path, or
+    the name of an artefact that ships.
 
     Raises:
         UsageError: an unknown hyper-parameter, or settings on an artefact.
@@ -38,8 +39,9 @@ def build_named_optimizer(reference: OptimizerReference) -> NamedOptimizer:
     """
     if reference.name in OPTIMIZERS:
         return _hand_designed(reference)
-    if not reference.name or not Path(reference.name).exists():
-        hint = nearest_hint(reference.name, OPTIMIZERS)
+    known = shipped_artefacts()
+    if not reference.name or not (Path(reference.name).exists() or reference.name in known):
+        hint = nearest_hint(reference.name, [*OPTIMIZERS, *known])
         raise UsageError(
             f"{reference.name!r} is neither an optimizer nor an artefact",
             f"{hint}, or give the directory of a finished run",

@@ -14,8 +14,11 @@ from mulo_cli.cli.commands.meta_train import EXAMPLES as META_TRAIN_EXAMPLES
 from mulo_cli.cli.commands.meta_train import meta_train
 from mulo_cli.cli.commands.rank import EXAMPLES as RANK_EXAMPLES
 from mulo_cli.cli.commands.rank import rank
+from mulo_cli.cli.commands.roles import EXAMPLES as ROLES_EXAMPLES
+from mulo_cli.cli.commands.roles import roles
 from mulo_cli.cli.commands.tune_adam import EXAMPLES as TUNE_ADAM_EXAMPLES
 from mulo_cli.cli.commands.tune_adam import tune_adam
+from mulo_cli.cli.commands.weights import weights
 from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.render import (
     file_error,
@@ -41,6 +44,8 @@ app.command("evaluate", epilog=EVALUATE_EXAMPLES)(evaluate)
 app.command("coord-check", epilog=COORD_CHECK_EXAMPLES)(coord_check)
 app.command("tune-adam", epilog=TUNE_ADAM_EXAMPLES)(tune_adam)
 app.command("rank", epilog=RANK_EXAMPLES)(rank)
+app.command("roles", epilog=ROLES_EXAMPLES)(roles)
+app.add_typer(weights, name="weights")
 
 
 def _print_version(wanted: bool) -> bool:

@@ -53,11 +53,11 @@ class FeatureGroup(NamedTuple):
 Features: TypeAlias = Callable[[Elements], tuple[FeatureGroup, ...]]
 """The features of an architecture, before normalisation; works element by element."""
 
-Norms: TypeAlias = tuple[Float[Array, " F"], ...]
+Norms: TypeAlias = tuple[Float[Array, " _"], ...]
 """Per group of features: the factor of each that makes its mean square one."""
 
 
-def sums_of_squares(groups: Sequence[FeatureGroup]) -> list[Float[Array, " F"]]:
+def sums_of_squares(groups: Sequence[FeatureGroup]) -> list[Float[Array, " _"]]:
     """Return the sum of every feature's square."""
     return [
         jnp.sum(jnp.square(group.values), axis=tuple(range(1, group.values.ndim)))
@@ -65,7 +65,7 @@ def sums_of_squares(groups: Sequence[FeatureGroup]) -> list[Float[Array, " F"]]:
     ]
 
 
-def norms_of(groups: Sequence[FeatureGroup], sums: Sequence[Float[Array, " F"]]) -> Norms:
+def norms_of(groups: Sequence[FeatureGroup], sums: Sequence[Float[Array, " _"]]) -> Norms:
     """Return rsqrt(1e-5 + mean(x^2)) of every feature.
 
     A feature in a reduced shape repeats each of its elements equally often, hence has the mean

@@ -276,7 +276,7 @@ def _build(
     ) -> LstmState:
         """Return the LSTM after it has seen all tensors."""
         shared = (
-            FRACTION_LEFT[config.fraction_left](state.updates_done / horizon),
+            FRACTION_LEFT[config.fraction_left](state.updates_done.astype(jnp.float32) / horizon),
             loss_features(loss_buffer, loss_horizon),
         )
         rows = stacked_inputs(present, params, state.accumulators)

@@ -31,7 +31,7 @@ class MetaOptimizerConfig:
     final_learning_rate: float
     weight_decay: float
     clip_norm: float
-    clip: Literal["gradient", "update"]
+    clip: Literal["gradient", "update"] = "gradient"
 
 
 def meta_optimizer(config: MetaOptimizerConfig) -> optax.GradientTransformation:

@@ -11,10 +11,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from mulo_cli.artefacts import store
-from mulo_cli.artefacts.card import Card, read_card, to_json
+from mulo_cli.artefacts.card import FORMAT, Card, read_card, to_json
+from mulo_cli.artefacts.parity import TOLERANCE, compute_parity
 from mulo_cli.artefacts.store import find_artefact, load_card, load_theta, save_artefact
 from mulo_cli.artefacts.trees import tree_checksum
-from mulo_cli.assembly.learned import load_learned_optimizer
+from mulo_cli.assembly.learned import load_and_measure, load_learned_optimizer
 from mulo_cli.errors import ArtefactError, OutputError
 from tests.worlds import small_optimizer
 
@@ -51,6 +52,9 @@ def card_of(theta, last) -> Card:
         training={"meta_steps": 3},
         licence="unknown",
         code_version="0.1.0",
+        parity=None,
+        notice="",
+        source={"container": "meta-training"},
     )
 
 
@@ -207,7 +211,10 @@ def test_another_theta_than_the_cards_is_refused(artefact):
     assert "checksum" in refused(artefact).message
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '"card"', "{}", "\x00"])
+BAD_CARDS = ["", "{", "[]", "null", "7", '"card"', "{}", "\x00", "[" * 100_000, "9" * 5_000]
+
+
+@pytest.mark.parametrize("text", BAD_CARDS, ids=lambda text: text[:6])
 def test_a_card_that_is_no_card_is_refused(artefact, text):
     (artefact / "card.json").write_text(text)
     refused(artefact)
@@ -229,12 +236,20 @@ def tampered(artefact: Path, **changes) -> Path:
     ("changes", "said"),
     [
         ({"checksum": "0" * 64}, "checksum"),
-        ({"format": 2}, "format 2"),
+        ({"format": 3}, "format 3"),
+        ({"format": 0}, "format 0"),
+        ({"format": True}, "format True"),
+        ({"format": "2"}, "format '2'"),
         ({"format": None}, "format None"),
+        ({"format": [1]}, "format [1]"),
         ({"mood": "good"}, "mood"),
         ({"parametrization": "ntk"}, "parametrization"),
         ({"fan_in": "relative"}, "fan_in"),
         ({"settings": ...}, "settings"),
+        ({"parity": ...}, "parity"),
+        ({"parity": {"input": "waves-1"}}, "parity.updates"),
+        ({"source": "a friend"}, "source"),
+        ({"meta_parameters": 198}, "197 numbers"),
         ({"meta_parameters": "many"}, "meta_parameters"),
         ({"architecture": "large_fc_lopt"}, "large_fc_lopt"),
     ],
@@ -253,9 +268,114 @@ def test_settings_that_this_theta_was_not_made_with_are_refused(artefact, settin
 
 
 def test_reading_a_card_gives_what_was_written(tmp_path):
-    odd = dataclasses.replace(CARD, name='a "name"\nof µ', training={"loss": 0.1, "steps": 3})
+    name = 'a "name"\nof µ [\n 1,\n 2\n] [ 1,  2 ]'
+    odd = dataclasses.replace(CARD, name=name, training={"loss": 0.1, "widths": [1, 2e-8, -3]})
     (tmp_path / "card.json").write_text(to_json(odd), "utf-8")
     assert read_card(tmp_path / "card.json") == odd
+
+
+def test_a_card_of_format_1_is_read_and_its_parity_is_not_asked_for(artefact):
+    missing = dict.fromkeys(("parity", "notice", "source"), ...)
+    card = load_card(tampered(artefact, format=1, **missing))
+    assert (card.format, card.parity, card.notice) == (1, None, "")
+    assert card.source == {"container": "meta-training"}
+    same_bits(load_learned_optimizer(artefact)[2], THETA)
+
+
+def test_an_imported_artefact_has_no_last_theta_and_no_recipe(tmp_path):
+    card = dataclasses.replace(CARD, last_checksum=None, recipe=None, recipe_digest=None)
+    save_artefact(tmp_path / "imported", card, THETA, None)
+    assert sorted(p.name for p in (tmp_path / "imported").iterdir()) == ["card.json", "theta"]
+    same_bits(load_learned_optimizer(tmp_path / "imported")[2], THETA)
+    assert load_card(tmp_path / "imported") == card
+
+
+def test_multipliers_relative_to_a_width_are_said_to_be_relative(artefact, vouched):
+    relative = {**CARD.settings, "base_fan_in": 4}
+    assert "fan_in" in refused(tampered(artefact, settings=relative)).message
+    disagreeing = tampered(artefact, parity=vouched, settings=relative, fan_in="relative")
+    assert "disagree" in refused(disagreeing).message, "hidden updates are four times as large"
+
+
+def test_a_card_beyond_all_bounds_is_refused(artefact):
+    (artefact / "card.json").write_bytes(b" " * (16 * 2**20 + 1))
+    assert "more than 16 MiB" in refused(artefact).message
+
+
+# --- The parity vector ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vouched() -> dict:
+    """Return the parity vector of the small world."""
+    return dataclasses.asdict(compute_parity(small_optimizer(), THETA))
+
+
+def with_updates(vouched: dict, change) -> dict:
+    updates = {name: list(numbers) for name, numbers in vouched["updates"].items()}
+    change(updates)
+    return {"input": "waves-1", "updates": updates}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda u: u["hidden"].__setitem__(5, 3.0), "'hidden'"),
+        (lambda u: u["scale"].__setitem__(0, None), "'scale'"),
+        (lambda u: u["bias"].pop(), "'bias'"),
+        (lambda u: u.pop("kernel"), "'kernel'"),
+    ],
+)
+def test_weights_and_code_that_disagree_are_refused(artefact, vouched, change, said):
+    message = refused(tampered(artefact, parity=with_updates(vouched, change))).message
+    assert "weights and code disagree" in message
+    assert said in message
+
+
+def test_a_parity_vector_for_another_input_is_refused(artefact, vouched):
+    changed = {**vouched, "input": "waves-2"}
+    assert "another input" in refused(tampered(artefact, parity=changed)).message
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"step_size": 0.031}, {"magnitude_scale": 0.02}, {"time_feature": "plain"}],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_parity_notices_a_constant_that_has_changed(artefact, vouched, setting):
+    changed = tampered(artefact, parity=vouched, settings={**CARD.settings, **setting})
+    assert "disagree" in refused(changed).message
+
+
+def test_parity_notices_another_parametrization(artefact, vouched):
+    changed = tampered(artefact, parity=vouched, parametrization="sp")
+    assert "disagree" in refused(changed).message
+
+
+def test_differences_of_rounding_are_forgiven(artefact, vouched):
+    def shake(updates):
+        for name, numbers in updates.items():
+            largest = max(map(abs, numbers))
+            updates[name] = [x + 0.9 * TOLERANCE * largest for x in numbers]
+
+    same_bits(
+        load_learned_optimizer(tampered(artefact, parity=with_updates(vouched, shake)))[2], THETA
+    )
+
+
+def test_the_artefact_that_ships_is_of_the_newest_format_and_agrees():
+    loaded, distance = load_and_measure(Path("mulo-m-desk"))
+    assert loaded.card.format == FORMAT
+    assert distance is not None
+    assert distance < TOLERANCE
+
+
+def test_the_other_parametrization_can_be_asked_for(saved):
+    """The card's own is what parity is checked under."""
+    one, other = load_learned_optimizer(saved), load_learned_optimizer(saved, "sp")
+    assert one.card == other.card
+    hidden = [np.array(compute_parity(x.optimizer, THETA).updates["hidden"]) for x in (one, other)]
+    np.testing.assert_allclose(4 * hidden[0][:12], hidden[1][:12], rtol=1e-4)  # fan-in 4, 1st step
 
 
 # --- A save that fails ----------------------------------------------------------------------------

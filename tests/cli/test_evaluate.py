@@ -330,7 +330,7 @@ def place(tmp_path_factory) -> Path:
     artefact_in(folder / "larger", settings={"hidden_size": 9})
     artefact_in(folder / "odd", settings={"hidden_sizes": 8})
     artefact_in(folder / "swapped", checksum="0" * 64)
-    artefact_in(folder / "future", format=2)
+    artefact_in(folder / "future", format=3)
     (folder / "running").mkdir()
     (folder / "running" / "recipe.toml").write_text("seed = 0\n")
     return folder
@@ -377,7 +377,7 @@ ADAMW = ["--optimizer", "adamw"]
         (["--optimizer", "larger"], 1, "theta of 'larger' cannot be read", "write it again"),
         (["--optimizer", "odd"], 1, "hidden_sizes", "use mulo"),
         (["--optimizer", "swapped"], 1, "checksum differs", "write it again"),
-        (["--optimizer", "future"], 1, "format 2", "version of mulo"),
+        (["--optimizer", "future"], 1, "format 3", "version of mulo"),
         ([*ADAMW, "--widths", "0.."], 2, "'0..'", "128..8192"),
         ([*ADAMW, "--widths", "8..4"], 2, "ascending", "128..8192"),
         ([*ADAMW, "--widths", "a..b"], 2, "'a'", "128..8192"),

@@ -94,6 +94,36 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, finished, number, code)
     assert metrics(tmp_path / "run") == metrics(finished)
 
 
+def test_velo_is_meta_trained_and_a_killed_run_resumes_to_the_same_bits(tmp_path):
+    """Its state, the LSTM's and the averages of the loss included, is part of what is saved."""
+    whole = velo(tmp_path, "whole", mulo)
+    assert whole.returncode == 0, whole.stderr
+    process = velo(tmp_path, "run", start)
+    file = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (file.exists() and file.read_text().count("meta-step") >= 5):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    resumed = velo(tmp_path, "run", mulo)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after meta-step" in resumed.stderr
+    assert checksums(tmp_path / "run") == checksums(tmp_path / "whole")
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    card = json.loads((tmp_path / "run" / "artefact" / "card.json").read_text())
+    assert (card["architecture"], card["settings"]["fraction_left"]) == ("velo", "offset")
+
+
+def velo(cwd: Path, out: str, run):
+    """Meta-train a VeLO for seconds, on the smallest network, by `mulo` or `start`."""
+    settings = [word for word in TINY if word != "--set"]
+    settings += ["task.depth=1", "optimizer.lstm_size=4", "optimizer.bank_size=2"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    return run("meta-train", "--recipe", "velo-multi-width", *words, "--out", out, cwd=cwd)
+
+
 def test_a_changed_recipe_is_refused_with_the_difference(finished):
     other = train(finished.parent, "run", "--set", "estimator.sigma=0.02")
     assert other.returncode == 2
@@ -251,12 +281,19 @@ def test_a_disk_that_refuses_a_checkpoint_loses_nothing(tmp_path, finished):
 
 
 @pytest.mark.parametrize("scale", ["desk", "paper"])
-@pytest.mark.parametrize("recipe", ["multi-width", "single-width"])
-def test_a_dry_run_tells_the_cost_without_data_and_runs_nothing(tmp_path, recipe, scale):
+@pytest.mark.parametrize(
+    ("recipe", "numbers"),
+    [
+        ("multi-width", {"desk": 417, "paper": 2_409}),
+        ("single-width", {"desk": 417, "paper": 2_409}),
+        ("velo-multi-width", {"desk": 5_057, "paper": 5_057}),
+    ],
+)
+def test_a_dry_run_tells_the_cost_without_data_and_runs_nothing(tmp_path, recipe, numbers, scale):
     done = mulo("meta-train", "--recipe", recipe, "--scale", scale, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["recipe"]["scale"] == scale
     assert told["budget"]["meta_training_flops"] > 0
-    assert told["budget"]["meta_parameters"] == (417 if scale == "desk" else 2409)
+    assert told["budget"]["meta_parameters"] == numbers[scale]
     assert list(tmp_path.iterdir()) == []

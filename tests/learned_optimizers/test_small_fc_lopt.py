@@ -5,63 +5,53 @@ implementation. Shapes, seeds and awkward gradients are drawn at random.
 """
 
 import functools
-import importlib
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mulo_cli.learned_optimizers.accumulators import init_accumulators, update_accumulators
-from mulo_cli.learned_optimizers.small_fc_lopt import (
-    ARITHMETIC_ELEMENTS,
-    SmallFcLoptConfig,
-    decays_of,
-    feature_groups,
-    network_outputs,
-    small_fc_lopt,
-)
-from mulo_cli.mup.roles import ParamRole, RoleKind
-from mulo_cli.mup.rules import standard
+from mulo_cli.learned_optimizers.network import ARITHMETIC_ELEMENTS
+from mulo_cli.learned_optimizers.small_fc_lopt import SmallFcLoptConfig, small_fc_lopt
+from mulo_cli.mup.rules import LEARNED_OPTIMIZER_RULES, standard
 from tests.learned_optimizers import numpy_reference
+from tests.learned_optimizers.draws import (
+    MAGNITUDES,
+    SHAPES,
+    UPDATES,
+    by_tensor,
+    drawn_gradients,
+    drawn_params,
+    role,
+    runner,
+    shaken,
+)
 
-small_fc_lopt_module = importlib.import_module("mulo_cli.learned_optimizers.small_fc_lopt")
-"""Its function has the same name."""
-
-UPDATES = 6
 STEP_SIZE = 0.01
-PARAM_SCALE = 0.05
-"""Parameters and their updates are so small that storing them in float32 loses less than 1e-8."""
 
 TOLERANCE = 3e-4
 """Relative to the largest output of the network. 1 - decay is formed in float32: of 1 - 0.999 it
 keeps four digits (6e-8 / 1e-3 = 6e-5), which features, layers and six updates may pass on a few
 times. The worst of 400 draws was 3e-5; any constant doubled, 1e-6 or 1e-9, shows with 2e-2."""
 
-SHAPES = [(), (1,), (7,), (3, 5), (5, 3), (4, 4), (1, 6), (2, 3, 4), (3, 3, 2), (2, 2, 3, 3)]
-"""Every rank from 0 to 4, with ties between axes, both orders, and axes of length one."""
-
 LARGE_SHAPES = [(32, 33), (1_001,)]
 
-MAGNITUDES = [0.0, 1e-4, 1.0, 1e3]
-
-
-def role(multiplier_of: int) -> ParamRole:
-    return ParamRole(RoleKind.HIDDEN, (0,), (1,), fan_in=multiplier_of, fan_out=1)
+PUBLISHED_DECAYS = {
+    "momentum_decays": (0.15216392, 0.14245212, 0.06812963),
+    "rms_decays": (0.01079706,),
+    "adafactor_decays": (0.18621896, -0.10864615, -0.06185547),
+}
+"""Those of the released muLO."""
 
 
 def drawn_theta(generator: np.random.Generator, hidden_size: int) -> dict:
     """Return theta with weights and biases of size one per fan-in, and decays far from theirs."""
     config = SmallFcLoptConfig(hidden_size=hidden_size)
     theta = small_fc_lopt(config).init(jax.random.key(generator.integers(2**31)))
-    network = {
-        name: np.asarray(leaf) + 0.1 * generator.standard_normal(leaf.shape).astype(np.float32)
-        for name, leaf in theta["nn"].items()
-    }
+    network = shaken(generator, theta["nn"])
 
     def deltas(low: float, high: float, size: int) -> np.ndarray:
         return generator.uniform(low, high, size).astype(np.float32)
@@ -76,38 +66,16 @@ def drawn_theta(generator: np.random.Generator, hidden_size: int) -> dict:
     }
 
 
-def drawn_gradients(generator: np.random.Generator, shapes, magnitude: float) -> list[list]:
-    """Return one list of tensors per update, here and there with an entry that is not finite."""
-
-    def gradient(shape):
-        values = magnitude * np.asarray(generator.standard_normal(shape), np.float32)
-        spoiled = generator.random(shape) < 0.05
-        return np.where(spoiled, generator.choice([np.nan, np.inf, -np.inf]), values).astype(
-            np.float32
-        )
-
-    return [[gradient(shape) for shape in shapes] for _ in range(UPDATES)]
-
-
 @functools.cache
-def program(config: SmallFcLoptConfig, fan_ins: tuple[int, ...]):
-    """Return the compiled sum of all updates, as a function of theta, params and gradients."""
+def program(config: SmallFcLoptConfig, fan_ins: tuple[int, ...], parametrization: str = "mup"):
+    learned = small_fc_lopt(config, LEARNED_OPTIMIZER_RULES[parametrization])
     roles = [role(fan_in) for fan_in in fan_ins]
+    return runner(lambda theta: learned.build(theta, roles, jnp.int32(UPDATES)))
 
-    def run(theta, params, gradients):
-        optimizer = small_fc_lopt(config).build(theta, roles, jnp.int32(UPDATES))
 
-        def step(carry, gradients):
-            params, state, total = carry
-            updates, state = optimizer.update(gradients, state, params, loss=jnp.float32(0))
-            total = jax.tree.map(jnp.add, total, updates)
-            return (optax.apply_updates(params, updates), state, total), None
-
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        carry, _ = jax.lax.scan(step, (params, optimizer.init(params), zeros), gradients)
-        return carry[2]
-
-    return jax.jit(run)
+def sum_of_updates(config: SmallFcLoptConfig, theta, params, gradients):
+    """Return the sums of six updates with gradients that have an axis of updates."""
+    return program(config, (1,) * len(params))(theta, params, gradients, jnp.zeros(UPDATES))[1]
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)
@@ -133,22 +101,22 @@ def test_updates_of_large_tensors_are_those_of_the_published_formulas(seed):
     hold_against_oracle(SmallFcLoptConfig(8, STEP_SIZE), LARGE_SHAPES, seed, magnitude=1.0)
 
 
+def oracle_settings(config: SmallFcLoptConfig) -> numpy_reference.Settings:
+    return numpy_reference.Settings(
+        config.step_size, config.magnitude_scale, config.time_feature, config.clip_gradients
+    )
+
+
 def hold_against_oracle(config: SmallFcLoptConfig, shapes, seed: int, magnitude: float) -> None:
     """Train tensors of these shapes with drawn gradients, here and in the oracle."""
     generator = np.random.default_rng(seed)
     fan_ins = (1, 4)[: len(shapes)]
     theta = drawn_theta(generator, config.hidden_size)
-    params = [
-        PARAM_SCALE * np.asarray(generator.standard_normal(shape), np.float32) for shape in shapes
-    ]
-    params = [np.asarray(param, np.float32) for param in params]
+    params = drawn_params(generator, shapes)
     gradients = drawn_gradients(generator, shapes, magnitude)
-
-    stacked = [np.stack(steps) for steps in zip(*gradients, strict=True)]
-    found = program(config, fan_ins)(theta, params, stacked)
-    oracle = numpy_reference.Settings(STEP_SIZE, 0.001, config.time_feature, config.clip_gradients)
+    _, found = program(config, fan_ins)(theta, params, by_tensor(gradients), jnp.zeros(UPDATES))
     multipliers = [1 / fan_in for fan_in in fan_ins]
-    ends = numpy_reference.train(theta, params, gradients, multipliers, oracle)
+    ends = numpy_reference.train(theta, params, gradients, multipliers, oracle_settings(config))
     for sums, end, param, multiplier in zip(found, ends, params, multipliers, strict=True):
         expected = (end - param) / (STEP_SIZE * multiplier)
         outputs = np.asarray(sums, np.float64) / (STEP_SIZE * multiplier)
@@ -157,63 +125,31 @@ def hold_against_oracle(config: SmallFcLoptConfig, shapes, seed: int, magnitude:
         np.testing.assert_allclose(outputs, expected, rtol=0, atol=TOLERANCE * scale)
 
 
-# --- Two ways to run the network ------------------------------------------------------------------
+def published_theta(generator: np.random.Generator, hidden_size: int, decays: str) -> dict:
+    """Return theta as it is born, with the decays it is born with or those of the released muLO."""
+    theta = small_fc_lopt(SmallFcLoptConfig(hidden_size)).init(
+        jax.random.key(generator.integers(2**31))
+    )
+    theta = jax.tree.map(np.asarray, theta)
+    if decays == "released":
+        theta |= {name: np.asarray(x, np.float32) for name, x in PUBLISHED_DECAYS.items()}
+    return theta
 
 
-def outputs_for(theta, gradient, parameter):
-    """Return the network's outputs for a tensor that has seen one gradient."""
-    accumulators = init_accumulators(gradient.shape)
-    accumulators = update_accumulators(accumulators, decays_of(theta), gradient)
-    groups = feature_groups(gradient, parameter, accumulators)
-    return network_outputs(theta, groups, jnp.ones(11))
-
-
-@pytest.mark.parametrize("shape", [(1200,), (30, 40), (3, 20, 20)])
-def test_products_and_arithmetic_give_the_same_outputs(monkeypatch, shape):
-    generator = np.random.default_rng(7)
-    theta = drawn_theta(generator, hidden_size=8)
-    tensors = generator.standard_normal((2, *shape)).astype(np.float32)
-    found = {}
-    for way, elements in (("arithmetic", 1), ("products", 10**9)):
-        monkeypatch.setattr(small_fc_lopt_module, "ARITHMETIC_ELEMENTS", elements)
-        found[way] = np.stack(jax.jit(lambda *given: outputs_for(*given))(theta, *tensors))
-    assert found["products"].shape == (2, *shape)
-    assert found["products"].std() > 0.1
-    # sums of 28 and 8 products of float32 in another order, relative to the largest
-    scale = np.abs(found["products"]).max()
-    np.testing.assert_allclose(found["arithmetic"], found["products"], rtol=0, atol=1e-5 * scale)
-
-
-@pytest.mark.parametrize(
-    ("shape", "hidden_size", "way"),
-    [
-        ((1000,), 4, "_by_arithmetic"),
-        ((25, 40), 16, "_by_arithmetic"),
-        ((999,), 4, "_by_products"),
-        ((27, 37), 16, "_by_products"),
-        ((25, 40), 17, "_by_products"),
-        ((1000, 1000), 32, "_by_products"),
-    ],
-)
-def test_arithmetic_is_for_large_tensors_and_small_networks(monkeypatch, shape, hidden_size, way):
-    taken = []
-
-    def spy_on(name: str):
-        original = getattr(small_fc_lopt_module, name)
-
-        def spy(*given):
-            taken.append(name)
-            return original(*given)
-
-        monkeypatch.setattr(small_fc_lopt_module, name, spy)
-
-    spy_on("_by_arithmetic")
-    spy_on("_by_products")
-    theta = jax.eval_shape(small_fc_lopt(SmallFcLoptConfig(hidden_size)).init, jax.random.key(0))
-    tensor = jax.ShapeDtypeStruct(shape, jnp.float32)
-    found = jax.eval_shape(outputs_for, theta, tensor, tensor)
-    assert taken == [way]
-    assert [output.shape for output in found] == [shape, shape]
+def distance_to_oracle(
+    hidden_size, parametrization, shapes, seed, magnitude, decays, clip
+) -> float:
+    """Return how far parameters are from the oracle's after six updates, at most."""
+    generator = np.random.default_rng(seed)
+    config = SmallFcLoptConfig(hidden_size, STEP_SIZE, clip_gradients=clip)
+    theta = published_theta(generator, hidden_size, decays)
+    params, fan_ins = drawn_params(generator, shapes), (1, 4, 3)[: len(shapes)]
+    gradients = drawn_gradients(generator, shapes, magnitude)
+    run = program(config, fan_ins, parametrization)
+    found, _ = run(theta, params, by_tensor(gradients), jnp.zeros(UPDATES))
+    multipliers = [1 / n if parametrization == "mup" else 1.0 for n in fan_ins]
+    expected = numpy_reference.train(theta, params, gradients, multipliers, oracle_settings(config))
+    return max(np.abs(np.asarray(a, float) - b).max() for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(("hidden_size", "numbers"), [(32, 2_409), (4, 197)])
@@ -267,9 +203,9 @@ def world(seed: int, *shapes):
 
 def test_a_scalar_is_a_vector_of_one(theta):
     params, gradients = world(0, ())
-    found = program(CONFIG, (1,))(theta, params, gradients)
+    found = sum_of_updates(CONFIG, theta, params, gradients)
     lifted = [[x[..., None] for x in tree] for tree in (params, gradients)]
-    expected = program(CONFIG, (1,))(theta, *lifted)
+    expected = sum_of_updates(CONFIG, theta, *lifted)
     assert found[0].shape == ()
     assert float(found[0]) == pytest.approx(float(expected[0][0]), rel=1e-5)
 
@@ -281,7 +217,8 @@ def test_a_gradient_that_is_not_finite_counts_as_zero(theta, value, clip):
     spoiled, zeroed = [[g.copy() for g in gradients] for _ in range(2)]
     for leaf, entry in ((0, (0, 1, 2)), (1, (4, 0))):
         spoiled[leaf][entry], zeroed[leaf][entry] = value, 0.0
-    run = program(SmallFcLoptConfig(hidden_size=4, clip_gradients=clip), (1, 1))
+    config = SmallFcLoptConfig(hidden_size=4, clip_gradients=clip)
+    run = functools.partial(sum_of_updates, config)
     found, expected = run(theta, params, spoiled), run(theta, params, zeroed)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert not np.array_equal(found[0], run(theta, params, gradients)[0])
@@ -291,7 +228,8 @@ def test_a_gradient_that_is_not_finite_counts_as_zero(theta, value, clip):
 def test_tensors_know_of_each_other_through_clipping_only(theta, clip):
     params, gradients = world(2, (3, 4), (5,))
     others, other_gradients = world(3, (3, 4), (5,))
-    run = program(SmallFcLoptConfig(hidden_size=4, clip_gradients=clip), (1, 1))
+    config = SmallFcLoptConfig(hidden_size=4, clip_gradients=clip)
+    run = functools.partial(sum_of_updates, config)
     alone = run(theta, params, gradients)[0]
     beside = run(theta, [params[0], 9 * others[1]], [gradients[0], 9 * other_gradients[1]])[0]
     assert np.array_equal(alone, beside) is not clip
@@ -303,8 +241,9 @@ def test_clipping_acts_on_long_gradients_only(theta):
     assert norms.min() > 1.0
     ends = {}
     for clip in (False, True):
-        run = program(SmallFcLoptConfig(hidden_size=4, clip_gradients=clip), (1, 1))
-        ends[clip] = [run(theta, params, [by * g for g in gradients])[0] for by in (0.1, 1.0, 2.0)]
+        config = SmallFcLoptConfig(hidden_size=4, clip_gradients=clip)
+        run = functools.partial(sum_of_updates, config, theta, params)
+        ends[clip] = [run([by * g for g in gradients])[0] for by in (0.1, 1.0, 2.0)]
     assert (0.1 * norms).max() < 1.0
     np.testing.assert_array_equal(ends[True][0], ends[False][0])
     assert not np.allclose(ends[True][1], ends[False][1])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mulo_cli.errors import RecipeError
 from mulo_cli.recipes.loading import library_names, load_recipe, parse_recipe, to_toml
 from mulo_cli.recipes.schema import (
+    ARCHITECTURES,
     WITHOUT_EFFECT,
     Recipe,
     as_dict,
@@ -46,8 +47,14 @@ def write(tmp_path):
 # --- The library ----------------------------------------------------------------------------------
 
 
-def test_the_library_has_both_recipes_of_the_paper():
-    assert library_names() == ["multi-width", "single-width"]
+def test_the_library_has_the_recipes_of_the_paper():
+    assert library_names() == ["multi-width", "single-width", "velo-multi-width"]
+
+
+def keys_of(architecture: str) -> list[str]:
+    """Return the keys of a complete recipe for one architecture."""
+    own = {f"optimizer.{field.name}" for field in dataclasses.fields(ARCHITECTURES[architecture])}
+    return [key for key in known_keys() if not key.startswith("optimizer.") or key in own]
 
 
 @pytest.mark.parametrize("name", library_names())
@@ -58,7 +65,7 @@ def test_every_library_recipe_resolves_at_both_scales_and_parametrizations(
 ):
     recipe = load_recipe(name, scale, parametrization)
     assert (recipe.name, recipe.scale, recipe.parametrization) == (name, scale, parametrization)
-    assert flatten(as_dict(recipe)).keys() == set(known_keys())
+    assert flatten(as_dict(recipe)).keys() == set(keys_of(recipe.optimizer.architecture))
 
 
 @pytest.mark.parametrize("name", library_names())
@@ -73,6 +80,7 @@ PAPER = {
     "optimizer.step_size": 0.01,
     "optimizer.magnitude_scale": 0.001,
     "optimizer.time_feature": "offset",
+    "optimizer.base_fan_in": 1,
     # three hidden layers on ImageNet 32x32x3, batch 4096
     "task.dataset": "imagenet32",
     "task.optimizee": "mlp",
@@ -92,7 +100,33 @@ PAPER = {
     "meta_optimizer.final_learning_rate": 1e-3,
     "meta_optimizer.weight_decay": 1e-4,
     "meta_optimizer.clip_norm": 1.0,
+    "meta_optimizer.clip": "gradient",
 }
+
+VELO_PAPER = {key: value for key, value in PAPER.items() if not key.startswith("optimizer.")} | {
+    # the released configuration of muVeLO
+    "optimizer.architecture": "velo",
+    "optimizer.hidden_size": 4,
+    "optimizer.lstm_size": 16,
+    "optimizer.bank_size": 8,
+    "optimizer.step_size": 0.001,
+    "optimizer.magnitude_scale": 0.001,
+    "optimizer.fraction_left": "offset",
+    "optimizer.interpolation_scale": 1.0,
+    "optimizer.parameter_scale": False,
+    "optimizer.loss_feature_horizon": 0,
+    "optimizer.base_fan_in": 1,
+    "task.widths": [128, 512, 1024],
+    # K = 20 and nine times as many meta-steps
+    "estimator.truncation": 20,
+    "meta_optimizer.steps": 45_000,
+}
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_paper_scale_of_velo_is_what_the_paper_says_under_both_parametrizations(parametrization):
+    recipe = flatten(as_dict(load_recipe("velo-multi-width", "paper", parametrization)))
+    assert {key: recipe[key] for key in VELO_PAPER} == VELO_PAPER
 
 
 @pytest.mark.parametrize(
@@ -348,6 +382,7 @@ def changed(recipe: Recipe, key: str) -> Recipe:
     old = inner[last]
     other = {
         "scale": "desk", "parametrization": "sp", "optimizer.time_feature": "plain",
+        "optimizer.fraction_left": "plain", "meta_optimizer.clip": "update",
         "estimator.pairs_per_block": 4, "estimator.pairs": 16,
     }  # fmt: skip
     if key in other:
@@ -361,9 +396,15 @@ def changed(recipe: Recipe, key: str) -> Recipe:
     return parse_recipe(values, "changed")
 
 
-@pytest.mark.parametrize("key", known_keys())
-def test_every_setting_with_an_effect_is_in_the_digest_and_in_the_differences(key):
-    recipe = load_recipe("multi-width", "paper", "mup")
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("multi-width", key) for key in keys_of("small_fc_lopt")]
+    + [("velo-multi-width", key) for key in keys_of("velo") if key.startswith("optimizer.")],
+)
+def test_every_setting_with_an_effect_is_in_the_digest_and_in_the_differences(name, key):
+    if key == "optimizer.architecture":
+        pytest.skip("another architecture has other settings: the next test")
+    recipe = load_recipe(name, "paper", "mup")
     other = changed(recipe, key)
     assert other != recipe
     counts = key.split(".")[0] not in WITHOUT_EFFECT
@@ -371,6 +412,32 @@ def test_every_setting_with_an_effect_is_in_the_digest_and_in_the_differences(ke
     named = differences(as_dict(recipe), as_dict(other))
     assert [line.split(": ")[0] for line in named] == [key] * counts
     assert all(" -> " in line for line in named)
+
+
+def test_another_architecture_is_a_difference_and_so_are_its_settings():
+    small_fc, velo = (as_dict(load_recipe(name)) for name in ("multi-width", "velo-multi-width"))
+    named = differences(small_fc, velo)
+    assert "optimizer.architecture: 'small_fc_lopt' -> 'velo'" in named
+    assert "optimizer.lstm_size: None -> 16" in named
+    assert "optimizer.clip_gradients: False -> None" in named
+
+
+def test_a_setting_of_another_architecture_is_refused_as_such():
+    error = refused("velo-multi-width", overrides=["optimizer.time_feature=plain"])
+    assert "optimizer.time_feature" in error.message
+    assert "not a setting of velo" in error.message
+
+
+def test_an_unknown_architecture_is_refused_with_the_nearest_known_one():
+    error = refused("velo-multi-width", overrides=["optimizer.architecture=velo2"])
+    assert "unknown architecture 'velo2'" in error.message
+    assert "'velo'" in error.hint
+
+
+def test_a_recipe_without_an_architecture_lacks_it(write):
+    text = to_toml(load_recipe("velo-multi-width")).replace('architecture = "velo"\n', "")
+    error = refused(write(text))
+    assert "lacks optimizer.architecture" in error.message
 
 
 def test_only_words_and_savings_are_without_effect():

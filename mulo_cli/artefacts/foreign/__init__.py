@@ -1,0 +1,1 @@
+"""Meta-parameters as other projects publish them: read without trust, written for PyLO."""
