@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from mulo_cli.assembly.weights import ExportReport, ImportReport, Tensor, WeightsReport
+    from mulo_cli.assembly.weight_reports import ExportReport, ImportReport, Tensor, WeightsReport
 
 SHOWN_NOTE = 120
 """Characters of a note that are shown; a pipe gets all."""

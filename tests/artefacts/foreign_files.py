@@ -14,7 +14,9 @@ import numpy as np
 import safetensors.numpy
 
 from mulo_cli.assembly.learned import make_learned_optimizer
-from mulo_cli.assembly.weights import Given, ImportReport, import_weights
+from mulo_cli.assembly.weight_import import import_weights
+from mulo_cli.assembly.weight_reports import ImportReport
+from mulo_cli.assembly.weight_settings import Given
 
 
 def theta_of(architecture: str, seed: int = 1, **sizes: int) -> Any:

@@ -9,15 +9,12 @@ import pytest
 
 from mulo_cli.artefacts.store import load_card
 from mulo_cli.artefacts.trees import named_leaves, tree_checksum
-from mulo_cli.assembly import weights
+from mulo_cli.assembly import weight_import
 from mulo_cli.assembly.learned import load_and_measure, make_learned_optimizer
-from mulo_cli.assembly.weights import (
-    ASSUMED,
-    Given,
-    export_weights,
-    import_weights,
-    inspect_weights,
-)
+from mulo_cli.assembly.weight_export import export_weights
+from mulo_cli.assembly.weight_import import import_weights
+from mulo_cli.assembly.weight_inspection import inspect_weights
+from mulo_cli.assembly.weight_settings import ASSUMED, Given
 from mulo_cli.errors import ArtefactError, MuloError, OutputError, UsageError
 from tests.artefacts.foreign_files import (
     SMALL,
@@ -42,7 +39,7 @@ WRITTEN = {"flax msgpack": msgpack_of, "VeLO container": velo_container, "pickle
 @pytest.fixture(autouse=True)
 def without_parity(monkeypatch):
     """Make cards without a parity vector, which takes half a second; it is tested elsewhere."""
-    monkeypatch.setattr(weights, "compute_parity", lambda optimizer, theta: None)
+    monkeypatch.setattr(weight_import, "compute_parity", lambda optimizer, theta: None)
 
 
 def theta_in(folder: Path):

@@ -11,7 +11,10 @@ import pytest
 from mulo_cli.artefacts.store import load_card
 from mulo_cli.artefacts.trees import tree_checksum
 from mulo_cli.assembly.learned import load_and_measure
-from mulo_cli.assembly.weights import Given, export_weights, import_weights, inspect_weights
+from mulo_cli.assembly.weight_export import export_weights
+from mulo_cli.assembly.weight_import import import_weights
+from mulo_cli.assembly.weight_inspection import inspect_weights
+from mulo_cli.assembly.weight_settings import Given
 from mulo_cli.errors import ArtefactError
 from tests.artefacts.foreign_files import (
     SMALL,

@@ -64,7 +64,7 @@ def inspect(
 
     The checksum and the parity vector of an artefact are checked.
     """
-    from mulo_cli.assembly.weights import inspect_weights
+    from mulo_cli.assembly.weight_inspection import inspect_weights
     from mulo_cli.cli.weights_tables import weights_table
 
     report = inspect_weights(path)
@@ -112,7 +112,8 @@ def import_(
     What the file does not tell is taken from the options, else assumed by its kind; the card says
     which.
     """
-    from mulo_cli.assembly.weights import Given, import_weights
+    from mulo_cli.assembly.weight_import import import_weights
+    from mulo_cli.assembly.weight_settings import Given
     from mulo_cli.cli.weights_tables import import_table
 
     given = Given(name, parametrization, tuple(set_ or ()), decays, licence, notice_file)
@@ -134,7 +135,7 @@ def export(
     Decays and constants do not travel in PyLO's format; they are in the file's metadata, where
     `mulo weights import` finds them.
     """
-    from mulo_cli.assembly.weights import export_weights
+    from mulo_cli.assembly.weight_export import export_weights
     from mulo_cli.cli.weights_tables import export_table
 
     report = export_weights(path, out, overwrite=overwrite)
