@@ -2,12 +2,11 @@
 
     python docs/explanation/convnet.py [--steps 500] [--width 128] [--seeds 5]
 
-Prints the table of docs/explanation/convnet.md; writes pictures/convnet.png beside it and every
-number to convnet.json. The data come with scikit-learn.
+Prints the table of docs/explanation/convnet.md and draws pictures/convnet.png beside it, or what
+`--out` says. The data come with scikit-learn.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import flax.linen as nn
@@ -22,7 +21,7 @@ import mulo_cli as mulo
 HERE = Path(__file__).parent
 BATCH, WINDOW = 64, 25
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-DEFAULT_RATE = 1e-3
+CUSTOMARY_RATE = 1e-3
 
 
 class ConvNet(nn.Module):
@@ -129,7 +128,7 @@ def draw(runs, path):
         at = WINDOW * (np.arange(len(mean)) + 0.5)
         ours = name == "mulo-m-desk"
         color = "tab:red" if ours else str(0.8 - 0.15 * (i - 1))
-        label = f"{name} (optax's default)" if name == f"adamw {DEFAULT_RATE:g}" else name
+        label = f"{name} (customary)" if name == f"adamw {CUSTOMARY_RATE:g}" else name
         axes.plot(at, mean, color=color, label=label, linewidth=2.2 if ours else 1.3)
         axes.fill_between(at, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
     axes.set(yscale="log", xlabel="step", ylabel=f"training loss (mean of {WINDOW} steps)")
@@ -153,7 +152,6 @@ def main():
         print(f"{name}: {np.mean(losses, 0)[-WINDOW:].mean():.4f}", flush=True)
     print(table(runs))
     draw(runs, asked.out)
-    asked.out.with_suffix(".json").write_text(json.dumps(runs))
 
 
 if __name__ == "__main__":

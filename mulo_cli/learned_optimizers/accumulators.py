@@ -56,18 +56,25 @@ def factored_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
     return int(ascending[-1]), int(ascending[-2])
 
 
-def init_accumulators(parameter: Float[Concrete, "*p"]) -> Accumulators:
-    """Return zeros for one tensor; the full-sized ones lie where the parameter lies."""
-    shape = parameter.shape
+def init_accumulators(tensors: Float[Concrete, "..."], *, stacked: bool = False) -> Accumulators:
+    """Return zeros for one tensor (*p), or for a stack of them (S, *p).
+
+    The full-sized ones lie where the parameter lies, and no two share a buffer: they are donated.
+    """
+    zeros = jnp.zeros_like(tensors, jnp.float32)
+    front = tensors.shape[:1] if stacked else ()
+    shape = tensors.shape[len(front) :]
+
+    def three() -> Float[Array, "..."]:
+        return jnp.stack([zeros] * 3, axis=len(front))
+
+    def reduced(axis: int) -> Float[Array, "..."]:
+        return jnp.zeros((*front, 3, *shape[:axis], 1, *shape[axis + 1 :]), jnp.float32)
+
     axes = factored_axes(shape)
-    zeros = jnp.zeros_like(parameter, jnp.float32)
-    momentum = jnp.stack([zeros] * 3)
     if axes is None:
-        # no two fields share a buffer, or it would be donated twice
-        return Accumulators(momentum, zeros, jnp.stack([zeros] * 3), None)
-    return Accumulators(
-        momentum, zeros, _reduced_zeros(shape, axes[0]), _reduced_zeros(shape, axes[1])
-    )
+        return Accumulators(three(), zeros, three(), None)
+    return Accumulators(three(), zeros, reduced(axes[0]), reduced(axes[1]))
 
 
 class Moments(NamedTuple):
@@ -138,10 +145,6 @@ def safe_rsqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def _floored_mean_square(gradient: Float[Array, "*p"], axis: int) -> Float[Array, "..."]:
     """Return mean(g^2 + 1e-30), the floor added after the mean: the same, and a copy less."""
     return jnp.mean(jnp.square(gradient), axis=axis, keepdims=True) + SQUARED_GRADIENT_FLOOR
-
-
-def _reduced_zeros(shape: tuple[int, ...], axis: int) -> Float[Array, "3 ..."]:
-    return jnp.zeros((3, *shape[:axis], 1, *shape[axis + 1 :]), jnp.float32)
 
 
 def _ema(average: Array, decays: Float[Concrete, " S"], value: Array) -> Array:

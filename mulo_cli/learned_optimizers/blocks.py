@@ -34,7 +34,7 @@ class Blocks(NamedTuple):
     rest: int
 
 
-Slabs: TypeAlias = PyTree[Float[Array, "S ..."]]
+Slabs: TypeAlias = PyTree[Float[Array, "_ ..."]]
 """Arrays (S, *p) of one tensor; an axis along which one does not vary has size 1."""
 
 Sums: TypeAlias = PyTree[Float[Array, "..."]]

@@ -15,10 +15,19 @@ from typing import NamedTuple, TypeAlias
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mulo_cli.learned_optimizers.accumulators import Factored, Moments
+from mulo_cli.learned_optimizers.accumulators import Factored, Moments, safe_rsqrt
 
 NORMALISATION_FLOOR = 1e-5
 """Added to a feature's mean square. It leaks width once features fall below about 3e-3."""
+
+SECOND_MOMENT_FLOOR = 1e-6
+"""Added to v before its reciprocal root."""
+
+FACTORED_MOMENT_FLOOR = 1e-8
+"""Added to row and column moments before their reciprocal roots."""
+
+VECTOR_GRADIENT_FLOOR = 1e-9
+"""Added to an unfactored moment that preconditions the gradient."""
 
 TIME_SCALES = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
 """Steps; the `x` of the 11 time features."""
@@ -55,6 +64,42 @@ Features: TypeAlias = Callable[[Elements], tuple[FeatureGroup, ...]]
 
 Norms: TypeAlias = tuple[Float[Array, " _"], ...]
 """Per group of features: the factor of each that makes its mean square one."""
+
+
+class Roots(NamedTuple):
+    """What gradients and momenta are divided by: Adafactor's R C, or a vector's own root."""
+
+    row: Float[Array, "3 ..."]
+    """Moments; for vectors `row` and `col` are the same unreduced average."""
+    col: Float[Array, "3 ..."]
+    for_gradient: Float[Array, "3 ..."]
+    for_momentum: Float[Array, "3 ..."]
+
+
+def roots_of(elements: Elements, vector_momentum_floor: float) -> Roots:
+    """Return the factored moments and their reciprocal roots.
+
+    Args:
+        elements: of one tensor.
+        vector_momentum_floor: added to an unfactored moment that preconditions the momenta.
+    """
+    if elements.factored is not None:
+        row, col, row_root = elements.factored
+        root = row_root * safe_rsqrt(col)
+        return Roots(row, col, root, root)
+    diagonal = elements.moments.diagonal
+    assert diagonal is not None  # what is not factored has a diagonal
+    return Roots(
+        row=diagonal,
+        col=diagonal,
+        for_gradient=safe_rsqrt(diagonal + VECTOR_GRADIENT_FLOOR),
+        for_momentum=rsqrt(diagonal + vector_momentum_floor),
+    )
+
+
+def moment_group(rows: tuple[int, ...], moment: Float[Array, "3 ..."]) -> FeatureGroup:
+    """Return row or column moments and their reciprocal roots, as features in their shape."""
+    return FeatureGroup(rows, jnp.concatenate([moment, rsqrt(moment + FACTORED_MOMENT_FLOOR)]))
 
 
 def sums_of_squares(groups: Sequence[FeatureGroup]) -> list[Float[Array, " _"]]:

@@ -39,7 +39,9 @@ class LossBuffer(NamedTuple):
 
 def init_loss_buffer() -> LossBuffer:
     """Return a buffer that has seen nothing."""
-    return LossBuffer(jnp.zeros(AVERAGES), jnp.full(AVERAGES, jnp.inf), jnp.zeros((), jnp.int32))
+    return LossBuffer(
+        jnp.zeros(AVERAGES), jnp.full(AVERAGES, jnp.inf, jnp.float32), jnp.zeros((), jnp.int32)
+    )
 
 
 def update_loss_buffer(

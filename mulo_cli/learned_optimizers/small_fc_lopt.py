@@ -20,31 +20,33 @@ from pydantic.dataclasses import dataclass
 from mulo_cli.learned_optimizers.accumulators import (
     Accumulators,
     Decays,
-    safe_rsqrt,
 )
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.learned_optimizers.features import (
+    SECOND_MOMENT_FLOOR,
     TIME_FEATURES,
     TIME_SCALES,
     Elements,
     FeatureGroup,
+    moment_group,
+    roots_of,
     rsqrt,
 )
 from mulo_cli.learned_optimizers.network import Network
 from mulo_cli.learned_optimizers.tensor_update import UpdateRule, update_tensor
 from mulo_cli.learned_optimizers.tensors import (
-    LeafUpdate,
     as_leaf,
     as_tensors,
     init_all,
     over_tensors,
-    pick,
+    put_back,
     roles_of,
-    update_multipliers,
+    update_multiplier,
 )
 from mulo_cli.mup.initializers import truncated_normal
 from mulo_cli.mup.roles import ParamRole, Roles
 from mulo_cli.mup.rules import Rule, adam_like
+from mulo_cli.mup.sketches import named_leaves
 from mulo_cli.types import Concrete, Params, PRNGKey, Theta
 
 INITIAL_MOMENTUM_DECAYS = (0.9, 0.99, 0.999)
@@ -53,15 +55,6 @@ INITIAL_FACTORED_DECAYS = (0.9, 0.99, 0.999)
 
 DECAY_SPEED = 10.0
 """A decay is 1 - (1 - decay_0) exp(10 delta): its meta-parameter delta moves on a log scale."""
-
-SECOND_MOMENT_FLOOR = 1e-6
-"""Added to v before its reciprocal root."""
-
-FACTORED_MOMENT_FLOOR = 1e-8
-"""Added to row and column moments before their reciprocal roots."""
-
-VECTOR_GRADIENT_FLOOR = 1e-9
-"""Added to an unfactored moment that preconditions the gradient."""
 
 VECTOR_MOMENTUM_FLOOR = 1e-6
 """Added to an unfactored moment that preconditions the momenta."""
@@ -105,8 +98,8 @@ class SmallFcLoptState(NamedTuple):
 
     updates_done: Int[Array, ""]
     accumulators: PyTree
-    """One `Accumulators` per parameter, in the structure of the params; for stacked layers, with a
-    leading axis that counts them."""
+    """`Accumulators` of every parameter by name; for stacked layers, with a leading axis that counts
+    them."""
 
 
 def small_fc_lopt(config: SmallFcLoptConfig, rule: Rule = adam_like) -> LearnedOptimizer:
@@ -158,15 +151,9 @@ def decays_of(theta: Theta) -> Decays:
 
 def features(elements: Elements) -> tuple[FeatureGroup, ...]:
     """Return the 28 features of one tensor before normalisation, by the shape they have."""
-    gradient, parameter, (momentum, second_moment, diagonal), factored = elements
+    gradient, parameter, (momentum, second_moment, _), _ = elements
+    roots = roots_of(elements, VECTOR_MOMENTUM_FLOOR)
     inverse_root = rsqrt(second_moment + SECOND_MOMENT_FLOOR)
-    if factored is not None:
-        row, col = factored.row, factored.col
-        gradient_root = momentum_root = factored.row_root * safe_rsqrt(col)
-    else:
-        row = col = cast(Array, diagonal)
-        gradient_root = safe_rsqrt(row + VECTOR_GRADIENT_FLOOR)
-        momentum_root = rsqrt(row + VECTOR_MOMENTUM_FLOOR)
     by_element = [
         gradient,
         parameter.astype(jnp.float32),
@@ -174,13 +161,13 @@ def features(elements: Elements) -> tuple[FeatureGroup, ...]:
         second_moment,
         momentum * inverse_root,
         inverse_root,
-        gradient * gradient_root,
-        momentum * momentum_root,
+        gradient * roots.for_gradient,
+        momentum * roots.for_momentum,
     ]
     return (
         FeatureGroup(ELEMENT_ROWS, jnp.concatenate(by_element)),
-        FeatureGroup(ROW_ROWS, jnp.concatenate([row, rsqrt(row + FACTORED_MOMENT_FLOOR)])),
-        FeatureGroup(COL_ROWS, jnp.concatenate([col, rsqrt(col + FACTORED_MOMENT_FLOOR)])),
+        moment_group(ROW_ROWS, roots.row),
+        moment_group(COL_ROWS, roots.col),
     )
 
 
@@ -223,7 +210,7 @@ def _build(
     decays = decays_of(theta)
 
     def init(params: Params) -> SmallFcLoptState:
-        return SmallFcLoptState(jnp.zeros((), jnp.int32), init_all(params, roles))
+        return SmallFcLoptState(jnp.zeros((), jnp.int32), init_all(params, roles_of(params, roles)))
 
     def update(
         updates: Params, state: optax.OptState, params: Params | None = None, **extra: Any
@@ -236,24 +223,23 @@ def _build(
         update_rule = UpdateRule(clean, features, decays, config.magnitude_scale)
 
         def update_leaf(
-            role: ParamRole, factor: float, g: Array, p: Array, old: Accumulators
-        ) -> LeafUpdate:
+            role: ParamRole, g: Array, p: Array, old: Accumulators
+        ) -> tuple[Array, Accumulators]:
             update_each = over_tensors(
                 role, lambda g, p, old: update_tensor(update_rule, g, p, old, network)
             )
             step, new = update_each(as_tensors(role, g), as_tensors(role, p), old)
-            return LeafUpdate(as_leaf(role, -factor * config.step_size * step, like=p), new)
+            factor = update_multiplier(role, rule, config.base_fan_in)
+            return as_leaf(role, -factor * config.step_size * step, like=p), new
 
-        present = roles_of(params, roles)
-        both = jax.tree.map(
-            update_leaf,
-            present,
-            update_multipliers(present, rule, config.base_fan_in),
-            updates,
-            params,
-            state.accumulators,
-        )
-        new_state = SmallFcLoptState(state.updates_done + 1, pick(both, "accumulators"))
-        return pick(both, "update"), new_state
+        present, named = roles_of(params, roles), named_leaves(params)
+        gradients = named_leaves(updates)
+        steps, accumulators = {}, {}
+        for name, role in present.items():
+            steps[name], accumulators[name] = update_leaf(
+                role, gradients[name], named[name], state.accumulators[name]
+            )
+        new_state = SmallFcLoptState(state.updates_done + 1, accumulators)
+        return put_back(steps, like=updates), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)

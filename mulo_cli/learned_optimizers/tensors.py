@@ -6,64 +6,59 @@ a leaf may be missing: wrappers such as `optax.masked` leave holes where another
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PyTree
 
 from mulo_cli.errors import RoleError, UsageError
 from mulo_cli.learned_optimizers.accumulators import Accumulators, init_accumulators
 from mulo_cli.mup.roles import ParamRole, Roles
 from mulo_cli.mup.rules import Rule
+from mulo_cli.mup.sketches import named_leaves
 from mulo_cli.types import Concrete, Params
 
-
-class LeafUpdate(NamedTuple):
-    """What an update makes of one parameter."""
-
-    update: Float[Array, "..."]
-    accumulators: Accumulators
+NAMED = 3
+"""Names that an error tells."""
 
 
-def roles_of(params: Params | None, roles: Roles) -> Roles:
-    """Return the roles of the parameters that are there, in the structure of the params.
+def roles_of(params: Params | None, roles: Roles) -> dict[str, ParamRole]:
+    """Return the role of every parameter that is there, by name, in the order of the params.
+
+    Names are compared, not trees: params may come in boxes (flax) at one time and bare at another.
 
     Raises:
         UsageError: no params were passed; they are features.
-        RoleError: they do not have the structure of the roles.
+        RoleError: a parameter has no role.
     """
     if params is None:
         raise UsageError(
             "a learned optimizer needs the parameters", "call update(grads, state, params, ...)"
         )
-    leaves, structure = jax.tree.flatten(roles)
-    try:
-        found = structure.flatten_up_to(params)
-    except ValueError as error:
-        raise RoleError(
-            f"the params do not have the structure of the roles: {str(error).splitlines()[0]}",
-            "infer the roles from the very network that is trained: infer_roles(small, large)",
-        ) from error
-    present = [role for role, leaf in zip(leaves, found, strict=True) if not _is_hole(leaf)]
-    return jax.tree.unflatten(jax.tree.structure(params), present)
+    known = named_leaves(roles)
+    for name in named_leaves(params):
+        if name not in known:
+            raise RoleError(
+                f"parameter {name!r} has no role: the roles are those of "
+                f"{', '.join(list(known)[:NAMED])}{', ...' if len(known) > NAMED else ''}",
+                "infer the roles from the very network that is trained: infer_roles(small, large)",
+            )
+    return {name: known[name] for name in named_leaves(params)}
 
 
-def init_all(params: Params, roles: Roles) -> PyTree:
+def init_all(params: Params, roles: Mapping[str, ParamRole]) -> dict[str, Accumulators]:
     """Return zero accumulators of every parameter; a stack of tensors has a stack of them."""
+    return {
+        name: init_accumulators(as_tensors(roles[name], leaf), stacked=bool(roles[name].stack_axes))
+        for name, leaf in named_leaves(params).items()
+    }
 
-    def init_leaf(role: ParamRole, leaf: Float[Concrete, "..."]) -> Accumulators:
-        return over_tensors(role, init_accumulators)(as_tensors(role, leaf))
 
-    return jax.tree.map(init_leaf, roles_of(params, roles), params)
-
-
-def pick(updates: PyTree, field: Literal["update", "accumulators"]) -> PyTree:
-    """Return one field of every `LeafUpdate` in a tree."""
-    return jax.tree.map(
-        lambda leaf: getattr(leaf, field), updates, is_leaf=lambda n: isinstance(n, LeafUpdate)
+def put_back(leaves: Mapping[str, Array], like: Params) -> Params:
+    """Return named leaves as a tree, holes and boxes as in another one."""
+    return jax.tree.unflatten(
+        jax.tree.structure(like), [leaves[name] for name in named_leaves(like)]
     )
 
 
@@ -98,26 +93,21 @@ def over_tensors(role: ParamRole, function: Callable) -> Callable:
     return jax.vmap(function) if role.stack_axes else function
 
 
-def rows_for(roles: Roles, params: Params, table: PyTree) -> PyTree:
+def rows_for(roles: Mapping[str, ParamRole], params: Params, table: PyTree) -> dict[str, PyTree]:
     """Deal the rows of a table to the parameters: one row to a tensor, S rows to a stack.
 
     Args:
-        roles: of the params.
+        roles: of the params, by name.
         params: those that are there.
         table: a tree of arrays (M, ...), one row per tensor.
-
-    Returns:
-        A tree of such tables in the structure of the params.
     """
-    start = 0
-
-    def deal(role: ParamRole, leaf: Float[Concrete, "..."]) -> PyTree:
-        nonlocal start
-        first, start = start, start + tensor_count(role, leaf)
-        which = slice(first, start) if role.stack_axes else first
-        return jax.tree.map(lambda x: x[which], table)
-
-    return jax.tree.map(deal, roles, params)
+    dealt, start = {}, 0
+    for name, leaf in named_leaves(params).items():
+        count = tensor_count(roles[name], leaf)
+        which = slice(start, start + count) if roles[name].stack_axes else start
+        dealt[name] = jax.tree.map(lambda x, which=which: x[which], table)
+        start += count
+    return dealt
 
 
 def tensor_count(role: ParamRole, leaf: Float[Concrete, "..."]) -> int:
@@ -125,21 +115,13 @@ def tensor_count(role: ParamRole, leaf: Float[Concrete, "..."]) -> int:
     return math.prod(leaf.shape[axis] for axis in role.stack_axes)
 
 
-def update_multipliers(roles: Roles, rule: Rule, base_fan_in: int) -> PyTree:
-    """Return the update multiplier of every parameter.
+def update_multiplier(role: ParamRole, rule: Rule, base_fan_in: int) -> float:
+    """Return the update multiplier of a parameter.
 
     Args:
-        roles: of the parameters.
+        role: of the parameter.
         rule: role -> multiplier.
-        base_fan_in: makes multipliers relative to it, for roles that have no base of their own.
+        base_fan_in: makes the multiplier relative to it, if the role has no base of its own.
     """
-
-    def multiplier(role: ParamRole) -> float:
-        based = role.base_fan_in != 1
-        return rule(role if based else dataclasses.replace(role, base_fan_in=base_fan_in))
-
-    return jax.tree.map(multiplier, roles)
-
-
-def _is_hole(leaf: object) -> bool:
-    return leaf is None or isinstance(leaf, optax.MaskedNode)
+    based = role.base_fan_in != 1
+    return rule(role if based else dataclasses.replace(role, base_fan_in=base_fan_in))

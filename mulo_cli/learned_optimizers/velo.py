@@ -20,10 +20,16 @@ from mulo_cli.errors import UsageError
 from mulo_cli.learned_optimizers.accumulators import (
     Accumulators,
     Decays,
-    safe_rsqrt,
 )
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
-from mulo_cli.learned_optimizers.features import Elements, FeatureGroup, rsqrt
+from mulo_cli.learned_optimizers.features import (
+    SECOND_MOMENT_FLOOR,
+    Elements,
+    FeatureGroup,
+    moment_group,
+    roots_of,
+    rsqrt,
+)
 from mulo_cli.learned_optimizers.loss_features import (
     LossBuffer,
     init_loss_buffer,
@@ -33,17 +39,17 @@ from mulo_cli.learned_optimizers.loss_features import (
 from mulo_cli.learned_optimizers.network import Network
 from mulo_cli.learned_optimizers.tensor_update import UpdateRule, update_tensor
 from mulo_cli.learned_optimizers.tensors import (
-    LeafUpdate,
     as_leaf,
     as_tensors,
     init_all,
     over_tensors,
-    pick,
+    put_back,
     roles_of,
     rows_for,
     tensor_count,
-    update_multipliers,
+    update_multiplier,
 )
+from mulo_cli.learned_optimizers.velo_bank import init_bank, mixed_networks
 from mulo_cli.learned_optimizers.velo_lstm import (
     FRACTION_LEFT,
     LstmState,
@@ -56,9 +62,9 @@ from mulo_cli.learned_optimizers.velo_lstm import (
     starting_state,
     tensor_inputs,
 )
-from mulo_cli.mup.initializers import truncated_normal
 from mulo_cli.mup.roles import ParamRole, Roles
 from mulo_cli.mup.rules import Rule, adam_like
+from mulo_cli.mup.sketches import named_leaves
 from mulo_cli.types import Concrete, Params, PRNGKey, Theta
 
 DECAYS = Decays(
@@ -74,30 +80,17 @@ GRADIENT_BOUND = 1_000.0
 CLIPPED_GRADIENT = 0.1
 """Bound of the feature that is a clipped gradient."""
 
-SECOND_MOMENT_FLOOR = 1e-6
-"""Added to v before its reciprocal root."""
-
-FACTORED_MOMENT_FLOOR = 1e-8
-"""Added to row and column moments before their reciprocal roots."""
-
-VECTOR_GRADIENT_FLOOR = 1e-9
-"""Added to an unfactored moment that preconditions the gradient; momenta have none."""
+VECTOR_MOMENTUM_FLOOR = 0.0
+"""Added to an unfactored moment that preconditions the momenta: nothing, unlike small_fc_lopt."""
 
 PARAMETER_SCALE_FLOOR = 1e-9
 """Added to a tensor's mean square before its root scales the step (Google's VeLO)."""
 
-GROUP_SIZES = (1, 1, 1, 3, 1, 3, 1, 3, 1, 3, 3, 3, 3, 3)
-"""Inputs of the 14 groups, each with weights `w0__j` of its own in published files."""
-
-NETWORK_INPUTS = sum(GROUP_SIZES)
 ELEMENT_ROWS = (*range(15), 27, 28, 29)
 ROW_ROWS = (15, 16, 17, 21, 22, 23)
 COL_ROWS = (18, 19, 20, 24, 25, 26)
 """Places of the features in the published order, by whether they differ in every element, along
 the rows or along the columns."""
-
-OUTPUTS = 3
-"""Direction d, magnitude m, and one that nothing uses."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -136,8 +129,8 @@ class VeloState(NamedTuple):
 
     updates_done: Int[Array, ""]
     accumulators: PyTree
-    """One `Accumulators` per parameter, in the structure of the params; for stacked layers, with a
-    leading axis that counts them."""
+    """`Accumulators` of every parameter by name; for stacked layers, with a leading axis that counts
+    them."""
     loss_buffer: LossBuffer
     lstm: LstmState
 
@@ -169,21 +162,15 @@ def init_theta(key: PRNGKey, config: VeloConfig) -> Theta:
             "cell": jnp.zeros((1, config.lstm_size)),
         },
         "rnn_params": init_lstm_theta(key_lstm, config.lstm_size, config.bank_size),
-        "ff_mod_stack": _init_bank(key_bank, config),
+        "ff_mod_stack": init_bank(key_bank, config.hidden_size, config.bank_size),
     }
 
 
 def features(elements: Elements) -> tuple[FeatureGroup, ...]:
     """Return the 30 features of one tensor before normalisation, by the shape they have."""
-    gradient, parameter, (momentum, second_moment, diagonal), factored = elements
+    gradient, parameter, (momentum, second_moment, _), _ = elements
+    roots = roots_of(elements, VECTOR_MOMENTUM_FLOOR)
     inverse_root = rsqrt(second_moment + SECOND_MOMENT_FLOOR)
-    if factored is not None:
-        row, col = factored.row, factored.col
-        gradient_root = momentum_root = factored.row_root * safe_rsqrt(col)
-    else:
-        row = col = cast(Array, diagonal)
-        gradient_root = safe_rsqrt(row + VECTOR_GRADIENT_FLOOR)
-        momentum_root = rsqrt(row)
     by_element = [
         gradient,
         jnp.clip(gradient, -CLIPPED_GRADIENT, CLIPPED_GRADIENT),
@@ -192,40 +179,14 @@ def features(elements: Elements) -> tuple[FeatureGroup, ...]:
         second_moment,
         momentum * inverse_root,
         inverse_root,
-        gradient * gradient_root,
+        gradient * roots.for_gradient,
         gradient * inverse_root,
-        momentum * momentum_root,
+        momentum * roots.for_momentum,
     ]
     return (
         FeatureGroup(ELEMENT_ROWS, jnp.concatenate(by_element)),
-        FeatureGroup(ROW_ROWS, jnp.concatenate([row, rsqrt(row + FACTORED_MOMENT_FLOOR)])),
-        FeatureGroup(COL_ROWS, jnp.concatenate([col, rsqrt(col + FACTORED_MOMENT_FLOOR)])),
-    )
-
-
-def mixed_networks(bank: Theta, controls: Float[Array, "M P"], scale: float) -> Network:
-    """Return every tensor's network: scale * mean_i(control_i * bank_i), weights and biases alike.
-
-    Args:
-        bank: `ff_mod_stack` of theta, leaves of shape (P, ...).
-        controls: of every tensor.
-        scale: interpolation scale `s`.
-
-    Returns:
-        Networks with a leading axis of M on every field.
-    """
-
-    def mixed(leaf: Float[Array, "P ..."]) -> Float[Array, "M ..."]:
-        return scale / leaf.shape[0] * jnp.tensordot(controls, leaf, axes=1)
-
-    groups = [bank[f"w0__{j}"] for j in range(len(GROUP_SIZES))]
-    return Network(
-        w0=mixed(jnp.concatenate(groups, axis=1)),
-        b0=mixed(bank["b0"]),
-        w1=mixed(bank["w1"]),
-        b1=mixed(bank["b1"]),
-        w2=mixed(bank["w2"][..., :2]),
-        b2=mixed(bank["b2"][..., :2]),
+        moment_group(ROW_ROWS, roots.row),
+        moment_group(COL_ROWS, roots.col),
     )
 
 
@@ -233,22 +194,6 @@ def clean(gradient: Float[Array, "..."]) -> Float[Array, "..."]:
     """Replace NaN by 0 and clip every entry, infinities too, to +-1000; in float32."""
     bounded = jnp.clip(gradient, -GRADIENT_BOUND, GRADIENT_BOUND)
     return jnp.where(jnp.isnan(gradient), 0.0, bounded).astype(jnp.float32)
-
-
-def _init_bank(key: PRNGKey, config: VeloConfig) -> Theta:
-    """Draw `P` networks independently; fan-in of all `w0__j` is that of the whole first layer."""
-    units, bank = config.hidden_size, config.bank_size
-    shapes = {f"w0__{j}": (size, units) for j, size in enumerate(GROUP_SIZES)}
-    shapes |= {"w1": (units, units), "w2": (units, OUTPUTS)}
-    keys = jax.random.split(key, len(shapes))
-    weights = {
-        name: truncated_normal(
-            key_leaf, (bank, *shape), NETWORK_INPUTS if name.startswith("w0") else units
-        )
-        for key_leaf, (name, shape) in zip(keys, shapes.items(), strict=True)
-    }
-    biases = {"b0": units, "b1": units, "b2": OUTPUTS}
-    return weights | {name: jnp.zeros((bank, size)) for name, size in biases.items()}
 
 
 def _build(
@@ -261,18 +206,18 @@ def _build(
     update_rule = UpdateRule(clean, features, DECAYS, config.magnitude_scale)
 
     def init(params: Params) -> VeloState:
-        counts = jax.tree.map(tensor_count, roles_of(params, roles), params)
-        lstm_size = theta["lstm_init_state"]["hidden"].shape[1]
-        zeros = jnp.zeros((sum(jax.tree.leaves(counts)), lstm_size))
+        present = roles_of(params, roles)
+        tensors = sum(tensor_count(present[name], p) for name, p in named_leaves(params).items())
+        zeros = jnp.zeros((tensors, theta["lstm_init_state"]["hidden"].shape[1]))
         return VeloState(
             updates_done=jnp.zeros((), jnp.int32),
-            accumulators=init_all(params, roles),
+            accumulators=init_all(params, present),
             loss_buffer=init_loss_buffer(),
             lstm=LstmState(zeros, jnp.copy(zeros)),
         )
 
     def look(
-        state: VeloState, loss_buffer: LossBuffer, present: Roles, params: Params
+        state: VeloState, loss_buffer: LossBuffer, present: dict[str, ParamRole], params: Params
     ) -> LstmState:
         """Return the LSTM after it has seen all tensors."""
         shared = (
@@ -302,7 +247,7 @@ def _build(
         del extra
         state, loss = cast(VeloState, state), _require_loss(loss)
         present = roles_of(params, roles)
-        if not jax.tree.leaves(present):
+        if not present:
             return updates, state
         loss_buffer = update_loss_buffer(state.loss_buffer, loss, loss_horizon)
         lstm_state = look(state, loss_buffer, present, params)
@@ -310,38 +255,37 @@ def _build(
         networks = mixed_networks(theta["ff_mod_stack"], says.controls, config.interpolation_scale)
 
         def update_leaf(
-            role: ParamRole, factor: float, g: Array, p: Array, old: Accumulators, own: Any
-        ) -> LeafUpdate:
+            role: ParamRole, g: Array, p: Array, old: Accumulators, own: tuple[Network, Array]
+        ) -> tuple[Array, Accumulators]:
             update_each = over_tensors(role, update_one)
             step, new = update_each(as_tensors(role, g), as_tensors(role, p), old, *own)
-            return LeafUpdate(as_leaf(role, -factor * config.step_size * step, like=p), new)
+            factor = update_multiplier(role, rule, config.base_fan_in)
+            return as_leaf(role, -factor * config.step_size * step, like=p), new
 
-        both = jax.tree.map(
-            update_leaf,
-            present,
-            update_multipliers(present, rule, config.base_fan_in),
-            updates,
-            params,
-            state.accumulators,
-            rows_for(present, params, (networks, says.step_size)),
-        )
-        new_state = VeloState(
-            state.updates_done + 1, pick(both, "accumulators"), loss_buffer, lstm_state
-        )
-        return pick(both, "update"), new_state
+        gradients, named = named_leaves(updates), named_leaves(params)
+        own = rows_for(present, params, (networks, says.step_size))
+        steps, accumulators = {}, {}
+        for name, role in present.items():
+            steps[name], accumulators[name] = update_leaf(
+                role, gradients[name], named[name], state.accumulators[name], own[name]
+            )
+        new_state = VeloState(state.updates_done + 1, accumulators, loss_buffer, lstm_state)
+        return put_back(steps, like=updates), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def stacked_inputs(roles: Roles, params: Params, accumulators: PyTree) -> TensorInputs:
+def stacked_inputs(
+    roles: dict[str, ParamRole], params: Params, accumulators: dict[str, Accumulators]
+) -> TensorInputs:
     """Return what the LSTM sees of all tensors, with a leading axis of M on every field."""
 
-    def inputs_of(role: ParamRole, p: Array, old: Accumulators) -> list[TensorInputs]:
-        seen = over_tensors(role, tensor_inputs)(as_tensors(role, p), old)
-        return [seen if role.stack_axes else jax.tree.map(lambda x: x[None], seen)]
+    def inputs_of(name: str, p: Array) -> TensorInputs:
+        role = roles[name]
+        seen = over_tensors(role, tensor_inputs)(as_tensors(role, p), accumulators[name])
+        return seen if role.stack_axes else jax.tree.map(lambda x: x[None], seen)
 
-    rows = jax.tree.map(inputs_of, roles, params, accumulators)
-    tables = jax.tree.leaves(rows, is_leaf=lambda node: isinstance(node, TensorInputs))
+    tables = [inputs_of(name, p) for name, p in named_leaves(params).items()]
     return jax.tree.map(lambda *fields: jnp.concatenate(fields), *tables)
 
 

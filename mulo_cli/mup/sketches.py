@@ -65,7 +65,7 @@ def sketch(init: Init) -> Sketch:
             return params_of(made)
 
         tree = jax.eval_shape(params, jax.eval_shape(lambda: jax.random.key(0)))
-    leaves = list(_named_leaves(tree))
+    leaves = list(_boxes_and_leaves(tree))
     return Sketch(
         structure=jax.tree.structure(tree),
         shapes={name: leaf.shape for name, _, leaf in leaves},
@@ -143,7 +143,12 @@ def _lifted(layout: Layout, kept: tuple[int, ...], stack: tuple[int, ...]) -> La
     return Layout(stored(layout.in_axes), stored(layout.out_axes), of_stack)
 
 
-def _named_leaves(tree: Any) -> Iterator[tuple[str, Any, jax.ShapeDtypeStruct]]:
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a tree by name, in their order; boxed or not, a leaf has one name."""
+    return {name: leaf for name, _, leaf in _boxes_and_leaves(tree)}
+
+
+def _boxes_and_leaves(tree: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield name, box (or leaf) and leaf; what is inside a box has the box's name."""
     for path, box in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_box):
         for inner, leaf in jax.tree_util.tree_leaves_with_path(box):

@@ -23,7 +23,10 @@ from mulo_cli.optimizers.schedules import SCHEDULES
 WIDTH = 16
 """A power of two: dividing by it is exact in binary."""
 
-SETTINGS = {"small_fc_lopt": {"hidden_size": 4}}
+SETTINGS = {
+    "small_fc_lopt": {"hidden_size": 4},
+    "velo": {"hidden_size": 4, "lstm_size": 6, "bank_size": 3},
+}
 """Small configurations of the learned ones; the contract is the same for all sizes."""
 
 OPTIONS = {"sgd": {"momentum": 0.9}}
@@ -63,9 +66,7 @@ def candidate(make: MakeOptimizer, hyper: Any) -> Candidate:
     def update(hyper, num_steps, gradients, state, params):
         traces.append(1)
         optimizer = make(hyper, ROLES, num_steps)
-        return optimizer.update(
-            gradients, state, params, loss=jnp.float32(2.3), unheard_of=jnp.ones(3)
-        )
+        return optimizer.update(gradients, state, params, loss=loss(params), unheard_of=jnp.ones(3))
 
     return Candidate(make, hyper, update, traces)
 
@@ -73,7 +74,19 @@ def candidate(make: MakeOptimizer, hyper: Any) -> Candidate:
 def learned(name: str, rule=adam_like) -> Candidate:
     entry = LEARNED_OPTIMIZERS[name]
     optimizer = entry.make(entry.config(**SETTINGS[name]), rule)
-    return candidate(optimizer.build, optimizer.init(jax.random.key(0)))
+    return candidate(optimizer.build, lively(optimizer.init(jax.random.key(0))))
+
+
+def lively(theta: Any) -> Any:
+    """Return theta without its many zeros: at birth VeLO's updates are a millionth, or nothing."""
+    if "ff_mod_stack" not in theta:
+        return theta
+    generator = np.random.default_rng(0)
+
+    def grown(leaf: jax.Array) -> jax.Array:
+        return 3.0 * leaf + 0.5 * jnp.asarray(generator.standard_normal(leaf.shape), jnp.float32)
+
+    return jax.tree.map(grown, theta)
 
 
 class Variant(NamedTuple):

@@ -3,8 +3,7 @@
 import jax
 import pytest
 
-import mulo_cli as mulo
-from tests.in_your_loop.loops import ARCHITECTURES, DESK, STEPS, roles, save_velo
+from tests.in_your_loop.loops import ARCHITECTURES, DESK, Learned, learned, save_velo
 
 
 @pytest.fixture(autouse=True)
@@ -15,15 +14,26 @@ def standard_promotion():
 
 
 @pytest.fixture(scope="session")
-def paths(tmp_path_factory):
-    """Return the artefact of each architecture."""
-    return {
-        "small_fc_lopt": DESK,
-        "velo": save_velo(tmp_path_factory.mktemp("in-your-loop") / "velo"),
-    }
+def both(tmp_path_factory) -> dict[str, Learned]:
+    """Return both architectures as users get them: by the path of an artefact."""
+    with jax.numpy_dtype_promotion("standard"):
+        velo = save_velo(tmp_path_factory.mktemp("in-your-loop") / "velo")
+        return {"small_fc_lopt": learned(DESK), "velo": learned(velo)}
 
 
 @pytest.fixture(params=ARCHITECTURES)
-def tx(request, paths):
-    """Return each learned optimizer as users get it."""
-    return mulo.learned_optimizer(paths[request.param], roles=roles(), num_steps=STEPS)
+def either(request, both) -> Learned:
+    """Return each of them in turn."""
+    return both[request.param]
+
+
+@pytest.fixture
+def mulo_m(both) -> Learned:
+    """Return the one that was meta-trained."""
+    return both["small_fc_lopt"]
+
+
+@pytest.fixture
+def velo(both) -> Learned:
+    """Return the one that looks at the loss."""
+    return both["velo"]

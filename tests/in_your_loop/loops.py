@@ -1,7 +1,10 @@
 """A small network and the training loop that anybody writes; two optimizers through the door."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,6 +22,8 @@ DESK = ROOT / "assets" / "mulo-m-desk"
 ARCHITECTURES = ("small_fc_lopt", "velo")
 WIDTH, FEATURES, CLASSES, EXAMPLES = 16, 5, 3, 32
 STEPS = 50
+FEW = 3
+"""Steps after which two ways are compared."""
 
 TOLERANCE = 2e-5
 """Between programs that compute the same: a few float32 roundings of numbers of size one, passed
@@ -32,8 +37,8 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        for _ in range(2):
-            x = nn.relu(nn.Dense(self.width)(x))
+        x = nn.relu(nn.Dense(self.width, use_bias=False)(x))
+        x = nn.relu(nn.Dense(self.width)(x))
         return mulo.Readout(CLASSES)(x)
 
 
@@ -50,9 +55,12 @@ def drawn(seed: int = 0):
 
 
 def save_velo(path: Path) -> Path:
-    """Write an artefact of a VeLO as it is born: its steps are bad, and real."""
-    velo = make_learned_optimizer("velo", VELO, "mup")
-    theta = velo.init(jax.random.key(3))
+    """Write an artefact of a VeLO with meta-parameters drawn at random: its steps are large."""
+    shapes = jax.eval_shape(make_learned_optimizer("velo", VELO, "mup").init, jax.random.key(0))
+    generator = np.random.default_rng(0)
+    theta = jax.tree.map(
+        lambda leaf: jnp.asarray(0.5 * generator.standard_normal(leaf.shape), jnp.float32), shapes
+    )
     card = dataclasses.replace(
         load_card(DESK),
         architecture="velo",
@@ -89,14 +97,51 @@ def step_with(tx):
     return step
 
 
-def train(tx, steps: int, params=None, *, wrap=jax.jit):
+def train(tx, steps: int, params=None):
     """Return what comes out of a loop: params, state, losses."""
     params = drawn() if params is None else params
-    state, step, losses = tx.init(params), wrap(step_with(tx)), []
+    state, step, losses = tx.init(params), jax.jit(step_with(tx)), []
     for _ in range(steps):
         params, state, loss = step(params, state, *data())
         losses.append(float(loss))
     return params, state, losses
+
+
+class Learned(NamedTuple):
+    """A learned optimizer, and what is asked of it again and again.
+
+    Attributes:
+        path: of its artefact.
+        tx: the transformation.
+        update: `tx.update`, compiled.
+        step: one step of the loop, compiled.
+    """
+
+    path: Path
+    tx: optax.GradientTransformationExtraArgs
+    update: Callable[..., Any]
+    step: Callable[..., Any]
+
+    def trained(self, params=None, steps: int = FEW):
+        """Return params, state and losses after some steps."""
+        params = drawn() if params is None else params
+        state, losses = self.tx.init(params), []
+        for _ in range(steps):
+            params, state, loss = self.step(params, state, *data())
+            losses.append(float(loss))
+        return params, state, losses
+
+
+def learned(path: Path) -> Learned:
+    """Return what the front door gives for the network."""
+    tx = mulo.learned_optimizer(path, roles=roles(), num_steps=STEPS)
+    return Learned(path, tx, jax.jit(tx.update), jax.jit(step_with(tx)))
+
+
+@functools.cache
+def gradients():
+    """Return the gradients at the beginning."""
+    return jax.jit(jax.grad(loss_of))(drawn(), *data())
 
 
 def same(found, expected, tolerance: float = TOLERANCE):

@@ -19,6 +19,7 @@ from mulo_cli.learned_optimizers.small_fc_lopt import SmallFcLoptConfig, small_f
 from mulo_cli.mup.rules import LEARNED_OPTIMIZER_RULES, standard
 from tests.learned_optimizers import numpy_reference
 from tests.learned_optimizers.draws import (
+    ABSOLUTE,
     MAGNITUDES,
     SHAPES,
     UPDATES,
@@ -150,6 +151,30 @@ def distance_to_oracle(
     multipliers = [1 / n if parametrization == "mup" else 1.0 for n in fan_ins]
     expected = numpy_reference.train(theta, params, gradients, multipliers, oracle_settings(config))
     return max(np.abs(np.asarray(a, float) - b).max() for a, b in zip(found, expected, strict=True))
+
+
+PUBLISHED_CASES = [
+    (32, "mup", ((7,), (3, 5), ()), False),
+    (32, "sp", ((4, 4), (2, 3, 4)), True),
+    (4, "sp", ((2, 2, 3, 3), (5, 3), (1, 6)), False),
+]
+
+
+@pytest.mark.parametrize(("hidden_size", "parametrization", "shapes", "clip"), PUBLISHED_CASES)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    magnitude=st.sampled_from(MAGNITUDES),
+    decays=st.sampled_from(["born", "released"]),
+)
+def test_parameters_are_those_of_the_published_formulas(
+    hidden_size, parametrization, shapes, clip, seed, magnitude, decays
+):
+    """The published setting: step size 0.01, and decays as they are born or released."""
+    distance = distance_to_oracle(
+        hidden_size, parametrization, shapes, seed, magnitude, decays, clip
+    )
+    assert distance < ABSOLUTE
 
 
 @pytest.mark.parametrize(("hidden_size", "numbers"), [(32, 2_409), (4, 197)])
