@@ -98,8 +98,7 @@ class SmallFcLoptState(NamedTuple):
 
     updates_done: Int[Array, ""]
     accumulators: PyTree
-    """`Accumulators` of every parameter by name; for stacked layers, with a leading axis that counts
-    them."""
+    """`Accumulators` of every parameter by name; those of stacked layers have a leading axis."""
 
 
 def small_fc_lopt(config: SmallFcLoptConfig, rule: Rule = adam_like) -> LearnedOptimizer:

@@ -129,8 +129,7 @@ class VeloState(NamedTuple):
 
     updates_done: Int[Array, ""]
     accumulators: PyTree
-    """`Accumulators` of every parameter by name; for stacked layers, with a leading axis that counts
-    them."""
+    """`Accumulators` of every parameter by name; those of stacked layers have a leading axis."""
     loss_buffer: LossBuffer
     lstm: LstmState
 

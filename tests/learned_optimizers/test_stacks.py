@@ -95,7 +95,7 @@ def test_the_state_of_a_stack_has_a_leading_axis_that_counts_tensors(name):
     params = [jnp.ones((4, 3, 5)), jnp.ones((2, 3)), jnp.ones((6, 2))]
     roles = [role(3, (1,)), role(1, (0, 1)), role(3)]
     state = learned.build(theta_of(name), roles, jnp.int32(HORIZON)).init(params)
-    matrices, scalars, plain = state.accumulators
+    matrices, scalars, plain = (state.accumulators[name] for name in "012")
     assert matrices.momentum.shape == (3, 3, 4, 5)
     assert (matrices.row.shape, matrices.col.shape) == ((3, 3, 4, 1), (3, 3, 1, 5))
     assert scalars.momentum.shape == (6, 3, 1)
