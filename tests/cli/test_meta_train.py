@@ -227,7 +227,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
         (["--set", "estimator.pairs_per_block=3"], "does not divide", "estimator"),
         (["--set", "task.dataset=digit"], "unknown data set 'digit'", "digits"),
         (["--set", "task.optimizee=mpl"], "unknown optimizee 'mpl'", "mlp"),
-        (["--set", "optimizer.architecture=velo2"], "unknown architecture 'velo2'", "small_fc"),
+        (["--set", "optimizer.architecture=velo2"], "unknown architecture 'velo2'", "'velo'"),
         (["--set", "estimator.name=pez"], "unknown gradient estimator 'pez'", "pes"),
         (["--set", "task.batch_size=100000"], "larger than digits", "batch size"),
         (["--set", "meta_optimizer.learning_rate=nan"], "learning_rate", "learning_rate"),
