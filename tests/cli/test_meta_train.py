@@ -94,6 +94,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, finished, number, code)
     assert metrics(tmp_path / "run") == metrics(finished)
 
 
+@pytest.mark.slow  # tests/meta_training/test_velo.py asks the same of the engine, in less time
 def test_velo_is_meta_trained_and_a_killed_run_resumes_to_the_same_bits(tmp_path):
     """Its state, the LSTM's and the averages of the loss included, is part of what is saved."""
     whole = velo(tmp_path, "whole", mulo)
