@@ -38,7 +38,8 @@ def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta | None
     Raises:
         OutputError: it could not be written; a former artefact is still there.
     """
-    draft = path.with_name(f".{path.name}.draft").absolute()
+    place = path.resolve()
+    draft = place.with_name(f".{place.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
@@ -50,7 +51,7 @@ def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta | None
                 checkpointer.wait_until_finished()
         _forget_where_written(draft)
         (draft / CARD).write_text(to_json(card), "utf-8")
-        _put_in_place(draft, path)
+        _put_in_place(draft, place)
     except Exception as error:  # Orbax raises many kinds
         shutil.rmtree(draft, ignore_errors=True)
         raise OutputError(

@@ -105,8 +105,11 @@ def learned_optimizer(
         num_steps: length `T` of the training to come.
 
     Raises:
+        UsageError: a training of no steps.
         ArtefactError: there is no usable artefact.
     """
+    if not isinstance(num_steps, jax.Array) and num_steps < 1:
+        raise UsageError(f"num_steps = {num_steps} is no training", "give the steps to come")
     _, optimizer, theta = load_learned_optimizer(Path(path))
     return optimizer.build(theta, roles, jnp.asarray(num_steps, jnp.int32))
 

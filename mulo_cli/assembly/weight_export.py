@@ -12,9 +12,7 @@ from mulo_cli.artefacts.foreign.pylo import (
 )
 from mulo_cli.artefacts.foreign.safetensors_file import to_safetensors
 from mulo_cli.artefacts.trees import reason
-from mulo_cli.assembly.learned import (
-    load_learned_optimizer,
-)
+from mulo_cli.assembly.learned import load_learned_optimizer
 from mulo_cli.assembly.weight_reports import ExportReport
 from mulo_cli.errors import ArtefactError, OutputError
 from mulo_cli.learned_optimizers.catalogue import LEARNED_OPTIMIZERS

@@ -6,11 +6,9 @@ from mulo_cli.artefacts.card import LICENCE_UNKNOWN, Card, fan_in_of
 from mulo_cli.artefacts.foreign.architectures import to_theta
 from mulo_cli.artefacts.foreign.files import ForeignFile, read_foreign
 from mulo_cli.artefacts.parity import compute_parity
-from mulo_cli.artefacts.store import CARD, save_artefact
+from mulo_cli.artefacts.store import CARD, THETA, THETA_LAST, save_artefact
 from mulo_cli.artefacts.trees import named_leaves, tree_checksum
-from mulo_cli.assembly.learned import (
-    make_learned_optimizer,
-)
+from mulo_cli.assembly.learned import make_learned_optimizer
 from mulo_cli.assembly.weight_inspection import recognise_file
 from mulo_cli.assembly.weight_reports import ImportReport
 from mulo_cli.assembly.weight_settings import Choice, Given, settle, small_text, with_decays
@@ -116,13 +114,14 @@ def _refuse_taken(out: Path, *, overwrite: bool) -> None:
     """Never replace anything but an artefact, and that only if asked to."""
     if not out.exists():
         return
-    if not (out / CARD).is_file():
-        empty = out.is_dir() and not any(out.iterdir())
-        if not empty:
-            raise OutputError(
-                f"{str(out)!r} exists already and is not an artefact", "choose another --out"
-            )
-    elif not overwrite:
+    held = {file.name for file in out.iterdir()} if out.is_dir() else None
+    if held == set():
+        return
+    if held is None or CARD not in held or not held <= {CARD, THETA, THETA_LAST}:
+        raise OutputError(
+            f"{str(out)!r} exists already and is not an artefact alone", "choose another --out"
+        )
+    if not overwrite:
         raise OutputError(
             f"there is an artefact in {str(out)!r} already",
             "choose another --out, or --overwrite to replace it",

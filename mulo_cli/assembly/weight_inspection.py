@@ -1,5 +1,6 @@
 """Weights of other projects, and artefacts of ours, described."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,14 +9,11 @@ import numpy as np
 from mulo_cli.artefacts.card import LICENCE_UNKNOWN
 from mulo_cli.artefacts.foreign.architectures import SIZES, Recognition, count, recognise
 from mulo_cli.artefacts.foreign.files import ForeignFile, read_foreign
-from mulo_cli.artefacts.foreign.pylo import (
-    DECAYS,
-)
+from mulo_cli.artefacts.foreign.pylo import DECAYS
 from mulo_cli.artefacts.trees import named_leaves
-from mulo_cli.assembly.learned import (
-    load_and_measure,
-)
+from mulo_cli.assembly.learned import load_and_measure
 from mulo_cli.assembly.weight_reports import Tensor, WeightsReport
+from mulo_cli.learned_optimizers.catalogue import LEARNED_OPTIMIZERS
 
 
 def inspect_weights(path: Path) -> WeightsReport:
@@ -53,6 +51,8 @@ def recognise_file(file: ForeignFile) -> Recognition:
 def _describe_artefact(path: Path) -> WeightsReport:
     (card, _, theta), distance = load_and_measure(path)
     arrays = named_leaves(theta)
+    config = LEARNED_OPTIMIZERS[card.architecture].config
+    settings = dataclasses.asdict(config(**card.settings))
     parity = "not checked (the card has none)"
     if distance is not None:
         parity = f"agrees (largest difference {distance:.1g} of the largest update)"
@@ -64,10 +64,10 @@ def _describe_artefact(path: Path) -> WeightsReport:
         architecture=card.architecture,
         importable=False,
         complaints=(),
-        sizes={key: card.settings[key] for key in SIZES.get(card.architecture, {})},
+        sizes={key: settings[key] for key in SIZES.get(card.architecture, {})},
         numbers=card.meta_parameters,
         notes={
-            "settings": dict(card.settings),
+            "settings": settings,
             "parametrization": card.parametrization,
             "fan_in": card.fan_in,
             "source": dict(card.source),

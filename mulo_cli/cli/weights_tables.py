@@ -80,9 +80,14 @@ def _facts(facts: list[tuple[str, str]]) -> Table:
     former = ""
     for name, value in facts:
         if value:
-            table.add_row(Text("" if name == former else name), Text(value))
+            table.add_row(Text("" if name == former else name), Text(_harmless(value)))
         former = name
     return table
+
+
+def _harmless(text: str) -> str:
+    """Return foreign text such that no terminal obeys it."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _tensors(tensors: "tuple[Tensor, ...]") -> Table:

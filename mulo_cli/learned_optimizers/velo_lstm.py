@@ -88,6 +88,10 @@ def tensor_inputs(parameter: Float[Array, "*p"], accumulators: Accumulators) -> 
         parameter: before its update; scalars have shape (1,).
         accumulators: *before* this step's update.
     """
+    dimensions = sum(size > 1 for size in parameter.shape)
+    rank = jax.nn.one_hot(dimensions, RANKS)
+    if parameter.size == 0:  # nothing has no mean
+        return TensorInputs(jnp.zeros(1), rank, jnp.zeros(3), jnp.zeros(3))
     parameter = parameter.astype(jnp.float32)
     scale = rsqrt(jnp.maximum(PARAMETER_FLOOR, jnp.mean(jnp.square(parameter))))
     second_moment = scale * accumulators.second_moment
@@ -96,10 +100,9 @@ def tensor_inputs(parameter: Float[Array, "*p"], accumulators: Accumulators) -> 
     means = scale * jnp.mean(accumulators.momentum, axis=axes)
     variances = jnp.square(scale) * jnp.var(accumulators.momentum, axis=axes)
     distances = [jnp.mean(jnp.square(second_moment - mean)) for mean in means]
-    dimensions = sum(size > 1 for size in parameter.shape)
     return TensorInputs(
         mean_rms=_compressed(jnp.mean(second_moment))[None],
-        rank=jax.nn.one_hot(dimensions, RANKS),
+        rank=rank,
         var_m=_compressed(variances),
         var_rms=_compressed(jnp.stack(distances)),
     )

@@ -269,6 +269,22 @@ def test_an_artefact_is_replaced_only_if_asked(tmp_path):
     assert tree_checksum(theta_in(tmp_path / "artefact")) == tree_checksum(VELO)
 
 
+def test_an_artefact_with_something_beside_it_is_never_replaced(tmp_path):
+    bring_in(tmp_path, msgpack_of(SMALL))
+    (tmp_path / "artefact" / "notes.txt").write_text("do not lose me")
+    with pytest.raises(OutputError, match="not an artefact alone"):
+        bring_in(tmp_path, mulo_pickle(VELO), overwrite=True)
+    assert (tmp_path / "artefact" / "notes.txt").exists()
+
+
+def test_the_folder_one_is_in_can_take_an_artefact(tmp_path, monkeypatch):
+    (tmp_path / "theta.state").write_bytes(msgpack_of(SMALL))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    import_weights(tmp_path / "theta.state", Path("."), Given(), overwrite=False)
+    assert load_card(tmp_path / "here").architecture == "small_fc_lopt"
+
+
 def test_another_folder_or_file_is_never_replaced(tmp_path):
     (tmp_path / "theta.state").write_bytes(msgpack_of(SMALL))
     (tmp_path / "thesis").mkdir()

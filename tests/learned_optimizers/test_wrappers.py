@@ -228,3 +228,12 @@ def test_a_run_takes_the_lstms_first_state_from_theta_at_its_first_update():
         anew = jax.tree.map(lambda new, old: jnp.where(True, new, old), born, end)
         again, _ = updates(other_theta, anew)
         jax.tree.map(np.testing.assert_array_equal, again, found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_without_elements_does_no_harm(name):
+    empty = jnp.zeros((0, 6))
+    built = build(name, {**ROLES, "z": role(1)})
+    found, _ = updates_and_state(built, {**PARAMS, "z": empty}, {**GRADIENTS, "z": empty})
+    assert found["z"].shape == (0, 6)
+    assert all(np.isfinite(found[leaf]).all() for leaf in PARAMS)
