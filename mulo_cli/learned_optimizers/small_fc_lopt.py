@@ -18,7 +18,6 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from mulo_cli.learned_optimizers.accumulators import (
-    Accumulators,
     Decays,
 )
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
@@ -35,18 +34,14 @@ from mulo_cli.learned_optimizers.features import (
 from mulo_cli.learned_optimizers.network import Network
 from mulo_cli.learned_optimizers.tensor_update import UpdateRule, update_tensor
 from mulo_cli.learned_optimizers.tensors import (
-    as_leaf,
-    as_tensors,
     init_all,
-    over_tensors,
-    put_back,
     roles_of,
+    update_all,
     update_multiplier,
 )
 from mulo_cli.mup.initializers import truncated_normal
-from mulo_cli.mup.roles import ParamRole, Roles
+from mulo_cli.mup.roles import Roles
 from mulo_cli.mup.rules import Rule, adam_like
-from mulo_cli.mup.sketches import named_leaves
 from mulo_cli.types import Concrete, Params, PRNGKey, Theta
 
 INITIAL_MOMENTUM_DECAYS = (0.9, 0.99, 0.999)
@@ -221,24 +216,17 @@ def _build(
         clean = cleaner(updates, clip=config.clip_gradients)
         update_rule = UpdateRule(clean, features, decays, config.magnitude_scale)
 
-        def update_leaf(
-            role: ParamRole, g: Array, p: Array, old: Accumulators
-        ) -> tuple[Array, Accumulators]:
-            update_each = over_tensors(
-                role, lambda g, p, old: update_tensor(update_rule, g, p, old, network)
-            )
-            step, new = update_each(as_tensors(role, g), as_tensors(role, p), old)
-            factor = update_multiplier(role, rule, config.base_fan_in)
-            return as_leaf(role, -factor * config.step_size * step, like=p), new
-
-        present, named = roles_of(params, roles), named_leaves(params)
-        gradients = named_leaves(updates)
-        steps, accumulators = {}, {}
-        for name, role in present.items():
-            steps[name], accumulators[name] = update_leaf(
-                role, gradients[name], named[name], state.accumulators[name]
-            )
-        new_state = SmallFcLoptState(state.updates_done + 1, accumulators)
-        return put_back(steps, like=updates), new_state
+        steps, accumulators = update_all(
+            lambda gradient, parameter, old: update_tensor(
+                update_rule, gradient, parameter, old, network
+            ),
+            lambda role: -config.step_size * update_multiplier(role, rule, config.base_fan_in),
+            roles_of(params, roles),
+            updates,
+            params,
+            state.accumulators,
+            own={},
+        )
+        return steps, SmallFcLoptState(state.updates_done + 1, accumulators)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -55,11 +55,35 @@ def init_all(params: Params, roles: Mapping[str, ParamRole]) -> dict[str, Accumu
     }
 
 
-def put_back(leaves: Mapping[str, Array], like: Params) -> Params:
-    """Return named leaves as a tree, holes and boxes as in another one."""
-    return jax.tree.unflatten(
-        jax.tree.structure(like), [leaves[name] for name in named_leaves(like)]
-    )
+def update_all(
+    update_one: Callable[..., tuple[Float[Array, "*p"], Accumulators]],
+    factor: Callable[[ParamRole], float],
+    roles: Mapping[str, ParamRole],
+    updates: Params,
+    params: Params,
+    accumulators: Mapping[str, Accumulators],
+    own: Mapping[str, tuple[PyTree, ...]],
+) -> tuple[Params, dict[str, Accumulators]]:
+    """Update every parameter that is there.
+
+    Args:
+        update_one: (gradient, parameter, accumulators, *own) of a tensor -> (step, accumulators).
+        factor: role -> what steps are multiplied by.
+        roles: of the params, by name.
+        updates: gradients; holes and boxes of the result are theirs.
+        params: before their update.
+        accumulators: before these gradients, by name.
+        own: what else a parameter's tensors have, by name; a stack has a leading axis.
+    """
+    gradients, named = named_leaves(updates), named_leaves(params)
+    steps, new = {}, {}
+    for name, role in roles.items():
+        tensors = [as_tensors(role, leaf) for leaf in (gradients[name], named[name])]
+        update_each = over_tensors(role, update_one)
+        step, new[name] = update_each(*tensors, accumulators[name], *own.get(name, ()))
+        steps[name] = as_leaf(role, factor(role) * step, like=named[name])
+    leaves = [steps[name] for name in gradients]
+    return jax.tree.unflatten(jax.tree.structure(updates), leaves), new
 
 
 def as_tensors(role: ParamRole, leaf: Float[Concrete, "..."]) -> Float[Array, "..."]:

@@ -39,14 +39,13 @@ from mulo_cli.learned_optimizers.loss_features import (
 from mulo_cli.learned_optimizers.network import Network
 from mulo_cli.learned_optimizers.tensor_update import UpdateRule, update_tensor
 from mulo_cli.learned_optimizers.tensors import (
-    as_leaf,
     as_tensors,
     init_all,
     over_tensors,
-    put_back,
     roles_of,
     rows_for,
     tensor_count,
+    update_all,
     update_multiplier,
 )
 from mulo_cli.learned_optimizers.velo_bank import init_bank, mixed_networks
@@ -215,19 +214,6 @@ def _build(
             lstm=LstmState(zeros, jnp.copy(zeros)),
         )
 
-    def look(
-        state: VeloState, loss_buffer: LossBuffer, present: dict[str, ParamRole], params: Params
-    ) -> LstmState:
-        """Return the LSTM after it has seen all tensors."""
-        shared = (
-            FRACTION_LEFT[config.fraction_left](state.updates_done.astype(jnp.float32) / horizon),
-            loss_features(loss_buffer, loss_horizon),
-        )
-        rows = stacked_inputs(present, params, state.accumulators)
-        before = starting_state(theta["lstm_init_state"], state.lstm, state.updates_done)
-        inputs = lstm_inputs(*shared, rows)
-        return lstm(theta["rnn_params"], before, mix(theta["rnn_params"], inputs))
-
     def update_one(
         gradient: Array, parameter: Array, old: Accumulators, network: Network, alpha: Array
     ) -> tuple[Float[Array, "*p"], Accumulators]:
@@ -249,29 +235,48 @@ def _build(
         if not present:
             return updates, state
         loss_buffer = update_loss_buffer(state.loss_buffer, loss, loss_horizon)
-        lstm_state = look(state, loss_buffer, present, params)
+        shared = (
+            FRACTION_LEFT[config.fraction_left](state.updates_done.astype(jnp.float32) / horizon),
+            loss_features(loss_buffer, loss_horizon),
+        )
+        lstm_state = look(theta, state, shared, present, params)
         says = heads(theta["rnn_params"], lstm_state)
         networks = mixed_networks(theta["ff_mod_stack"], says.controls, config.interpolation_scale)
 
-        def update_leaf(
-            role: ParamRole, g: Array, p: Array, old: Accumulators, own: tuple[Network, Array]
-        ) -> tuple[Array, Accumulators]:
-            update_each = over_tensors(role, update_one)
-            step, new = update_each(as_tensors(role, g), as_tensors(role, p), old, *own)
-            factor = update_multiplier(role, rule, config.base_fan_in)
-            return as_leaf(role, -factor * config.step_size * step, like=p), new
-
-        gradients, named = named_leaves(updates), named_leaves(params)
-        own = rows_for(present, params, (networks, says.step_size))
-        steps, accumulators = {}, {}
-        for name, role in present.items():
-            steps[name], accumulators[name] = update_leaf(
-                role, gradients[name], named[name], state.accumulators[name], own[name]
-            )
+        steps, accumulators = update_all(
+            update_one,
+            lambda role: -config.step_size * update_multiplier(role, rule, config.base_fan_in),
+            present,
+            updates,
+            params,
+            state.accumulators,
+            own=rows_for(present, params, (networks, says.step_size)),
+        )
         new_state = VeloState(state.updates_done + 1, accumulators, loss_buffer, lstm_state)
-        return put_back(steps, like=updates), new_state
+        return steps, new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def look(
+    theta: Theta,
+    state: VeloState,
+    shared: tuple[Float[Array, "9"], Float[Array, "9"]],
+    roles: dict[str, ParamRole],
+    params: Params,
+) -> LstmState:
+    """Return the LSTM's state after it has seen all tensors.
+
+    Args:
+        theta: its weights and its first state.
+        state: before this update.
+        shared: the features of the fraction left and of the loss, equal for all tensors.
+        roles: of the params.
+        params: before their update.
+    """
+    inputs = lstm_inputs(*shared, stacked_inputs(roles, params, state.accumulators))
+    before = starting_state(theta["lstm_init_state"], state.lstm, state.updates_done)
+    return lstm(theta["rnn_params"], before, mix(theta["rnn_params"], inputs))
 
 
 def stacked_inputs(

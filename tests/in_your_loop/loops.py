@@ -141,7 +141,8 @@ def learned(path: Path) -> Learned:
 @functools.cache
 def gradients():
     """Return the gradients at the beginning."""
-    return jax.jit(jax.grad(loss_of))(drawn(), *data())
+    with jax.ensure_compile_time_eval():  # whoever asks first may be tracing
+        return jax.jit(jax.grad(loss_of))(drawn(), *data())
 
 
 def same(found, expected, tolerance: float = TOLERANCE):

@@ -38,7 +38,9 @@ def run(what: MetaTraining, directory: Path, stop_after: int | None = None) -> l
     return records
 
 
-@pytest.mark.parametrize("parametrization", ["mup", "sp"])
+@pytest.mark.parametrize(
+    "parametrization", [pytest.param("mup", marks=pytest.mark.slow), "sp"]
+)  # the slow test of `mulo meta-train` has mup as well; one multiplier is all that differs
 def test_stopping_and_going_on_changes_no_bit(tmp_path, parametrization):
     recipe = load_recipe("velo-multi-width", "desk", parametrization, SMALL)
     what = build_meta_training(recipe)
