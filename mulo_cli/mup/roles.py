@@ -38,6 +38,7 @@ from mulo_cli.mup.layouts import (
 from mulo_cli.mup.readouts import READOUT_FORMS, ReadoutForm, check_readouts, with_forms
 from mulo_cli.mup.rules import is_scaled_output
 from mulo_cli.mup.sketches import Init, Sketch, Told, sketch, told_by_modules
+from mulo_cli.mup.stacks import stacks_of
 
 __all__ = [
     "Init",
@@ -99,7 +100,7 @@ def infer_roles(
     small, large = sketch(init_small), sketch(init_large)
     _refuse_another_structure(small, large)
     said = _overrides_by_leaf(overrides or {}, large)
-    stacks = _stacks(small, large, None if init_deep is None else sketch(init_deep))
+    stacks = stacks_of(small, large, None if init_deep is None else sketch(init_deep))
     told = {name: _told(name, small, large) for name in large.shapes}
     leaves = {name: Leaf(name, small, large, told[name], stacks[name]) for name in large.shapes}
     roles = {name: _role(leaf, said.get(name), layout) for name, leaf in leaves.items()}
@@ -195,57 +196,6 @@ def _told(name: str, small: Sketch, large: Sketch) -> Told | None:
             "from different functions",
         )
     return next(iter(found), None)
-
-
-def _stacks(small: Sketch, large: Sketch, deep: Sketch | None) -> dict[str, Shape]:
-    """Return the axes that count layers, as far as metadata and another depth tell."""
-    stacks = {name: set(axes) for name, axes in large.stacks.items()}
-    if deep is not None:
-        for name, axes in _changed_by_depth(small, large, deep).items():
-            stacks[name] |= axes
-    for name, axes in stacks.items():
-        both = [axis for axis in axes if small.shapes[name][axis] != large.shapes[name][axis]]
-        if both:
-            raise RoleError(
-                f"axis {both[0]} of parameter {name!r} counts layers, and changes with width",
-                "the third network differs from one of the others in nothing but its depth; both "
-                "others have the same depth",
-            )
-    return {name: tuple(sorted(axes)) for name, axes in stacks.items()}
-
-
-def _changed_by_depth(small: Sketch, large: Sketch, deep: Sketch) -> dict[str, set[int]]:
-    """Return the axes that differ from the network of the same width.
-
-    Layers that are leaves of their own are there or not; what both networks have is compared.
-    """
-    by_width = [_changed(one, deep) for one in (large, small)]
-    changed = min(by_width, key=lambda found: sum(map(len, found.values())))
-    same_leaves = large.shapes.keys() == deep.shapes.keys()
-    if same_leaves and not any(changed.values()):
-        raise RoleError(
-            "the third network has the same shapes as one of the other two",
-            "init_deep is the same architecture with another number of layers",
-        )
-    return changed
-
-
-def _changed(one: Sketch, deep: Sketch) -> dict[str, set[int]]:
-    common = one.shapes.keys() & deep.shapes.keys()
-    for name in common:
-        if len(one.shapes[name]) != len(deep.shapes[name]):
-            raise RoleError(
-                f"parameter {name!r} changes its number of axes with depth",
-                "give the same architecture at another depth",
-            )
-    return {
-        name: {
-            axis
-            for axis, sizes in enumerate(zip(one.shapes[name], deep.shapes[name], strict=True))
-            if sizes[0] != sizes[1]
-        }
-        for name in common
-    }
 
 
 def _role(leaf: Leaf, said: Override | None, order: Order) -> ParamRole:
