@@ -1,8 +1,8 @@
 """The field's words as types, and the axis letters used in every shape of this package.
 
 Axis letters: `N` pairs · `K` inner steps per truncation · `T` horizon · `B` examples · `D` width ·
-`C` classes · `S` decays · `F` features · `H` hidden units of a learned optimizer · `*p` the shape
-of one parameter.
+`L` positions · `C` classes or vocabulary · `S` decays · `F` features · `H` hidden units of a
+learned optimizer, or attention heads · `*p` the shape of one parameter.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -36,5 +36,8 @@ Data: TypeAlias = PyTree[Num[Stored, "..."]]
 class Batch(NamedTuple):
     """One batch, gathered and normalised inside the compiled step."""
 
-    inputs: Float[Array, "B *shape"]
+    inputs: Num[Array, "B *shape"]
+    """Standardised images, or tokens."""
+
     targets: Num[Array, "B *targets"]
+    """Classes, or the token after each token; a negative one is padding and does not count."""

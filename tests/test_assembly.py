@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.assembly.optimizers import build_named_optimizer
-from mulo_cli.assembly.tasks import build_dataset, build_evaluation_task
+from mulo_cli.assembly.tasks import build_evaluation_task
 from mulo_cli.mup.roles import infer_roles
 from mulo_cli.optimizers.catalogue import OPTIMIZERS
 from mulo_cli.optimizers.presets import PRESETS

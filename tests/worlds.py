@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mulo_cli.assembly.tasks import build_dataset, build_task
+from mulo_cli.assembly.datasets import build_dataset
+from mulo_cli.assembly.tasks import build_task
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.learned_optimizers.small_fc_lopt import SmallFcLoptConfig, small_fc_lopt
 from mulo_cli.mup.roles import infer_roles

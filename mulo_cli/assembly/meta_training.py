@@ -7,9 +7,10 @@ import jax
 
 from mulo_cli.artefacts.card import LICENCE_UNKNOWN, META_TRAINING, Card, fan_in_of
 from mulo_cli.artefacts.parity import compute_parity
+from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.assembly.learned import build_learned_optimizer
 from mulo_cli.assembly.shelves import fields_of, look_up
-from mulo_cli.assembly.tasks import build_dataset, build_task
+from mulo_cli.assembly.tasks import build_task
 from mulo_cli.gradient_estimators.antithetic import SIGNS, EstimatorConfig
 from mulo_cli.gradient_estimators.base import GradientEstimator
 from mulo_cli.gradient_estimators.catalogue import GRADIENT_ESTIMATORS

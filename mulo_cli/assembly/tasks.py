@@ -1,50 +1,39 @@
-"""From names and sections to data sets and tasks."""
+"""From names and sections to data sets, networks and tasks."""
 
-import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from mulo_cli.assembly.shelves import look_up
-from mulo_cli.datasets.base import Dataset
-from mulo_cli.datasets.catalogue import DATASETS, DatasetEntry
+from mulo_cli.datasets.base import Dataset, at_length
 from mulo_cli.errors import UsageError
-from mulo_cli.optimizees.catalogue import OPTIMIZEES
+from mulo_cli.optimizees.catalogue import OPTIMIZEES, OptimizeeEntry
+from mulo_cli.recipes.nearest import nearest_hint
+from mulo_cli.recipes.references import NamedReference, parse_named
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.studies.evaluate import EvaluationTask
-from mulo_cli.tasks.base import Task, classification_task
+from mulo_cli.tasks.base import Task, supervised_task
 
-
-def build_dataset(name: str, *, with_data: bool = True) -> Dataset:
-    """Load a data set by name, onto the default device as stored."""
-    entry: DatasetEntry = look_up("data set", name, DATASETS)
-    if not with_data and entry.describe is not None:
-        return entry.describe()
-    dataset = entry.load()
-    return dataclasses.replace(dataset, splits=jax.tree.map(jnp.asarray, dict(dataset.splits)))
+LENGTH = "length"
+"""The option of networks that read text that says how many tokens an example has."""
 
 
 def build_task(section: TaskSection, dataset: Dataset, width: int, parametrization: str) -> Task:
-    """Build the task of one width."""
-    make = look_up("optimizee", section.optimizee, OPTIMIZEES)
-    if section.batch_size > dataset.size("train"):
-        raise UsageError(
-            f"a batch size of {section.batch_size} is larger than {dataset.name} "
-            f"({dataset.size('train')} training examples)",
-            "lower the batch size",
-        )
+    """Build the task of one width.
 
-    def make_network(width: int) -> nn.Module:
-        return make(
-            width=width,
-            depth=section.depth,
-            num_classes=dataset.num_classes,
-            mup=parametrization == "mup",
-        )
-
+    Raises:
+        UsageError: network and data set do not fit, or an option is not the network's.
+    """
+    reference = parse_named(section.optimizee)
+    entry = look_up("optimizee", reference.name, OPTIMIZEES)
+    _refuse_misfits(section, entry, dataset)
+    options = _options(reference, entry)
+    if entry.reads == "text":
+        dataset = at_length(dataset, options.pop(LENGTH, entry.length))
+    make = _network_of(entry, options, section, dataset, width, parametrization)
     name = f"{section.optimizee}-{dataset.name}-w{width}"
-    return classification_task(name, dataset, make_network, width, section.batch_size)
+    return supervised_task(name, dataset, make, width, section.batch_size)
 
 
 def build_evaluation_task(
@@ -61,3 +50,69 @@ def build_evaluation_task(
         depth=section.depth,
         batch_size=section.batch_size,
     )
+
+
+def _network_of(
+    entry: OptimizeeEntry,
+    options: Mapping[str, Any],
+    section: TaskSection,
+    dataset: Dataset,
+    width: int,
+    parametrization: str,
+) -> Callable[[int], nn.Module]:
+    """Return width -> network; what depends on the width of the task stays as it is there."""
+    settings = {**entry.usual_options(width), **options}
+
+    def make(width: int) -> nn.Module:
+        return entry.make(
+            width=width,
+            depth=section.depth,
+            num_classes=dataset.num_classes,
+            mup=parametrization == "mup",
+            **settings,
+        )
+
+    return make
+
+
+def _refuse_misfits(section: TaskSection, entry: OptimizeeEntry, dataset: Dataset) -> None:
+    if entry.reads != dataset.kind:
+        fitting = ", ".join(name for name, one in OPTIMIZEES.items() if one.reads == dataset.kind)
+        raise UsageError(
+            f"{section.optimizee} reads {entry.reads}, and {dataset.name} is {dataset.kind}",
+            f"networks for {dataset.kind} are: {fitting}; "
+            "`mulo data list` tells what data sets there are",
+        )
+    if section.batch_size > dataset.sizes["train"]:
+        raise UsageError(
+            f"a batch size of {section.batch_size} is larger than {dataset.name} "
+            f"({dataset.sizes['train']} training examples)",
+            "lower the batch size",
+        )
+
+
+def _options(reference: NamedReference, entry: OptimizeeEntry) -> dict[str, Any]:
+    """Return a network's options as values of their types."""
+    known = {**entry.options, **({LENGTH: int} if entry.reads == "text" else {})}
+    for key in reference.options:
+        if key not in known:
+            raise UsageError(
+                f"network {reference.name!r} has no option {key!r}", nearest_hint(key, known)
+            )
+    return {
+        key: _value(reference, key, known[key], text) for key, text in reference.options.items()
+    }
+
+
+def _value(reference: NamedReference, key: str, kind: type, text: str) -> Any:
+    words = {"true": True, "false": False}
+    try:
+        value = words[text] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise UsageError(
+            f"{key}={text} in {reference.text!r} is not {wanted}", f"give {wanted}"
+        ) from None
+    if kind is int and value < 1:
+        raise UsageError(f"{key}={text} in {reference.text!r} is below 1", "give 1 or more")
+    return value

@@ -4,9 +4,10 @@ There are no iterators: a batch depends on nothing but its key and its step, so 
 no cursor and two optimizers given one key see the same data.
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,32 +18,51 @@ from mulo_cli.types import Batch, Data, PRNGKey
 BatchFunction: TypeAlias = Callable[[Data, PRNGKey, Int[Array, ""]], Batch]
 """(data as stored, key of the run's data order, step) -> one batch."""
 
+Kind: TypeAlias = Literal["images", "text"]
+"""What examples are: pixels with one class each, or tokens with the next token at each position."""
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set of classified examples.
+    """A data set: classified images, or text whose next token is to be told.
 
     Attributes:
-        name: the catalogue's name.
-        splits: split name -> pytree of arrays as stored (for images `inputs` uint8 and `targets`).
+        name: as records call it: the catalogue's name, or the path, with the options asked for.
+        kind: images, or text.
+        splits: "train" and "test" -> pytree of arrays as stored.
+        sizes: split -> number of examples (images; lines or tokens of text).
         make_batch: batch size -> batch function over one split's arrays.
-        input_shape: shape of one normalised example.
-        num_classes: number of classes `C`.
+        input_shape: shape of one example of a batch; of text `(L,)`.
+        num_classes: number of classes, or the vocabulary's size `C`.
         real: False for synthetic data; evaluation rows say so.
-        source: where it comes from, and its licence.
+        source: where it comes from.
+        licence: its terms.
+        classes: what the classes are called, where that is known.
     """
 
     name: str
+    kind: Kind
     splits: Mapping[str, Data]
-    make_batch: Callable[[int], BatchFunction]
+    sizes: Mapping[str, int]
+    make_batch: Callable[..., BatchFunction]
     input_shape: tuple[int, ...]
     num_classes: int
     real: bool
     source: str
+    licence: str
+    classes: tuple[str, ...] = field(default=(), repr=False)
 
-    def size(self, split: str) -> int:
-        """Return the number of examples in a split."""
-        return jax.tree.leaves(self.splits[split])[0].shape[0]
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        """Shape and type of a batch of one example."""
+        dtype = jnp.float32 if self.kind == "images" else jnp.int32
+        return jax.ShapeDtypeStruct((1, *self.input_shape), dtype)
+
+
+def at_length(dataset: Dataset, length: int) -> Dataset:
+    """Return a text whose examples are `length` tokens long."""
+    make_batch = functools.partial(dataset.make_batch, length=length)
+    return replace(dataset, make_batch=make_batch, input_shape=(length,))
 
 
 def sample_indices(

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mulo_cli.datasets.base import Dataset
+from mulo_cli.datasets.base import Dataset, Kind
 from mulo_cli.datasets.embedded import digits
+from mulo_cli.datasets.options import IMAGE_OPTIONS, DatasetOptions
 from mulo_cli.datasets.synthetic import synthetic_imagenet32
 from mulo_cli.datasets.tfds import imagenet32, imagenet32_shapes
 
@@ -14,17 +15,21 @@ class DatasetEntry:
     """One entry of the shelf.
 
     Attributes:
-        load: reads the arrays.
+        kind: images, or text.
+        load: options -> the data set with its arrays.
         describe: the same with shapes in place of arrays, where reading is expensive or the data
             may be absent; None: `load` is cheap and always works.
+        options: which fields of `DatasetOptions` can be set.
     """
 
-    load: Callable[[], Dataset]
-    describe: Callable[[], Dataset] | None = None
+    kind: Kind
+    load: Callable[[DatasetOptions], Dataset]
+    describe: Callable[[DatasetOptions], Dataset] | None = None
+    options: tuple[str, ...] = ()
 
 
 DATASETS: Mapping[str, DatasetEntry] = {
-    "digits": DatasetEntry(digits),
-    "imagenet32": DatasetEntry(imagenet32, imagenet32_shapes),
-    "synthetic/imagenet32": DatasetEntry(synthetic_imagenet32),
+    "digits": DatasetEntry("images", digits),
+    "imagenet32": DatasetEntry("images", imagenet32, imagenet32_shapes, IMAGE_OPTIONS),
+    "synthetic/imagenet32": DatasetEntry("images", synthetic_imagenet32),
 }

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from mulo_cli.datasets.base import BatchFunction, Dataset, standardise
+from mulo_cli.datasets.options import NO_OPTIONS, DatasetOptions
 from mulo_cli.types import Batch, Data, PRNGKey
 
 DIGITS_SHAPE = (8, 8)
@@ -24,12 +25,13 @@ NOISE = 0.1
 """Standard deviation of the noise added to standardised pixels."""
 
 
-def digits() -> Dataset:
+def digits(options: DatasetOptions = NO_OPTIONS) -> Dataset:
     """Load the digits; batches are shifted by up to one pixel and get a little Gaussian noise.
 
     1 437 training images are soon memorised: shift and noise, drawn from the batch key, keep the
     training loss meaningful. The 360 test images are drawn in the same way.
     """
+    del options  # it has none
     from sklearn.datasets import load_digits  # heavy: 1 s, and only wanted here
 
     pixels, labels = load_digits(return_X_y=True)
@@ -40,15 +42,18 @@ def digits() -> Dataset:
     mean, std = float(images[train].mean()), float(images[train].std())
     return Dataset(
         name="digits",
+        kind="images",
         splits={
             "train": {"inputs": _with_border(images[train]), "targets": labels[train]},
             "test": {"inputs": _with_border(images[test]), "targets": labels[test]},
         },
+        sizes={"train": len(train), "test": len(test)},
         make_batch=functools.partial(_digits_batch, mean=mean, std=std),
         input_shape=DIGITS_SHAPE,
         num_classes=10,
         real=True,
-        source="UCI optical recognition of handwritten digits, CC BY 4.0, through scikit-learn",
+        source="UCI optical recognition of handwritten digits, through scikit-learn",
+        licence="CC BY 4.0",
     )
 
 

@@ -1,35 +1,121 @@
-"""Plain image classification: gather stored pixels and standardise them, without augmentation."""
+"""Image classification: gather stored pixels, augment them if asked to, and standardise them."""
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt8
 
-from mulo_cli.datasets.base import BatchFunction, sample_indices, standardise
+from mulo_cli.datasets.base import BatchFunction, Dataset, sample_indices, standardise
+from mulo_cli.datasets.mapped import MappedRows, take_rows
+from mulo_cli.datasets.options import Augment
 from mulo_cli.types import Batch, Data, PRNGKey
 
 STATISTICS_EXAMPLES = 100_000
 """Channel statistics are taken over at most this many images."""
 
+CROP_SHARE = 8
+"""Augmented images are moved by up to one part in so many of their side: 4 pixels of 32."""
 
-def image_batch(batch_size: int, mean: Any, std: Any) -> BatchFunction:
-    """Build the batch function of `{inputs: uint8[n, r, c, ch], targets: int[n]}`.
+
+def image_dataset(
+    name: str,
+    splits: Mapping[str, Data],
+    num_classes: int,
+    *,
+    statistics: tuple[Any, Any],
+    source: str,
+    licence: str,
+    augment: Augment = "none",
+    classes: tuple[str, ...] = (),
+    real: bool = True,
+) -> Dataset:
+    """Make a data set of stored images.
+
+    Args:
+        name: as records call it.
+        splits: "train" and "test" -> `{inputs: uint8[n, r, c(, ch)], targets: int32[n]}`; inputs
+            may be `MappedRows`.
+        num_classes: `C`.
+        statistics: per-channel mean and standard deviation of stored pixels.
+        source: where it comes from.
+        licence: its terms.
+        augment: what is done to images at random.
+        classes: what they are called.
+        real: False for synthetic data.
+    """
+    mean, std = statistics
+    return Dataset(
+        name=name,
+        kind="images",
+        splits=splits,
+        sizes={split: arrays["targets"].shape[0] for split, arrays in splits.items()},
+        make_batch=functools.partial(image_batch, mean=mean, std=std, augment=augment),
+        input_shape=tuple(splits["train"]["inputs"].shape[1:]),
+        num_classes=num_classes,
+        real=real,
+        source=source,
+        licence=licence,
+        classes=classes,
+    )
+
+
+def image_batch(batch_size: int, mean: Any, std: Any, augment: Augment = "none") -> BatchFunction:
+    """Build the batch function of `{inputs: uint8[n, r, c(, ch)], targets: int[n]}`.
 
     Args:
         batch_size: examples `B` per batch.
         mean: per-channel mean of stored pixels.
         std: per-channel standard deviation of stored pixels.
+        augment: what is done to images at random, drawn from the batch's key and step.
     """
 
     def batch(data: Data, key: PRNGKey, step: Int[Array, ""]) -> Batch:
         images, targets = data["inputs"], data["targets"]
-        index = sample_indices(key, step, batch_size, images.shape[0])
-        return Batch(standardise(images[index], mean, std), targets[index])
+        index = sample_indices(key, step, batch_size, targets.shape[0])
+        pixels = take_rows(images, index)
+        if augment == "crop-flip":
+            key_augment = jax.random.fold_in(jax.random.fold_in(key, step), 1)
+            pixels = crop_and_flip(pixels, key_augment)
+        return Batch(standardise(pixels, mean, std), targets[index])
 
     return batch
 
 
-def channel_statistics(images: UInt8[np.ndarray, "n r c ch"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return (mean, standard deviation) of each channel, in stored units."""
-    sample = images[:STATISTICS_EXAMPLES].astype(np.float32)
+def crop_and_flip(pixels: UInt8[Array, "B r c *ch"], key: PRNGKey) -> UInt8[Array, "B r c *ch"]:
+    """Move every image by a few pixels both ways (black comes in), and mirror half of them.
+
+    K. He et al., *Deep residual learning for image recognition* (2016), section 4.2: padding by 4
+    of 32 pixels, a random crop, a horizontal flip.
+    """
+    key_crop, key_flip = jax.random.split(key)
+    rows, columns = pixels.shape[1:3]
+    most = max(1, rows // CROP_SHARE)
+    border = ((most, most), (most, most), *((0, 0),) * (pixels.ndim - 3))
+    offsets = jax.random.randint(key_crop, (len(pixels), 2), 0, 2 * most + 1)
+    mirrored = jax.random.bernoulli(key_flip, shape=(len(pixels),))
+
+    def one(image: Array, offset: Int[Array, "2"], mirror: Array) -> Array:
+        start = (offset[0], offset[1], *(jnp.int32(0),) * (image.ndim - 2))
+        cut = jax.lax.dynamic_slice(
+            jnp.pad(image, border), start, (rows, columns, *image.shape[2:])
+        )
+        return jnp.where(mirror, cut[:, ::-1], cut)
+
+    return jax.vmap(one)(pixels, offsets, mirrored)
+
+
+def channel_statistics(
+    images: UInt8[np.ndarray, "n r c *ch"] | MappedRows,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (mean, standard deviation) of each channel, in stored units.
+
+    Above `STATISTICS_EXAMPLES` images, over so many that lie evenly spread: some sets are sorted.
+    """
+    stored = images.array if isinstance(images, MappedRows) else images
+    every = max(1, -(-len(stored) // STATISTICS_EXAMPLES))
+    sample = np.asarray(stored[::every], np.float32)
     return sample.mean(axis=(0, 1, 2)), sample.std(axis=(0, 1, 2))

@@ -4,12 +4,11 @@ Every class is a fixed random pattern under strong noise: there is something to 
 memorised at once. Rows computed on it say that the data is not real.
 """
 
-import functools
-
 import numpy as np
 
 from mulo_cli.datasets.base import Dataset
-from mulo_cli.datasets.images import channel_statistics, image_batch
+from mulo_cli.datasets.images import channel_statistics, image_dataset
+from mulo_cli.datasets.options import NO_OPTIONS, DatasetOptions
 
 SEED = 0
 SIGNAL = 16.0
@@ -22,8 +21,9 @@ IMAGENET32_EXAMPLES = 8_192
 """The real set has 1 281 167: this one is for trying programs, not for results."""
 
 
-def synthetic_imagenet32() -> Dataset:
+def synthetic_imagenet32(options: DatasetOptions = NO_OPTIONS) -> Dataset:
     """Build 32x32x3 images of 1 000 classes."""
+    del options
     return _patterns("synthetic/imagenet32", (32, 32, 3), 1_000, IMAGENET32_EXAMPLES)
 
 
@@ -38,13 +38,12 @@ def _patterns(name: str, shape: tuple[int, ...], num_classes: int, examples: int
         return {"inputs": pixels.astype(np.uint8), "targets": targets}
 
     splits = {"train": split(examples), "test": split(examples // 8)}
-    mean, std = channel_statistics(splits["train"]["inputs"])
-    return Dataset(
-        name=name,
-        splits=splits,
-        make_batch=functools.partial(image_batch, mean=mean, std=std),
-        input_shape=shape,
-        num_classes=num_classes,
-        real=False,
+    return image_dataset(
+        name,
+        splits,
+        num_classes,
+        statistics=channel_statistics(splits["train"]["inputs"]),
         source="synthetic: class patterns under noise, from a fixed seed",
+        licence="none needed",
+        real=False,
     )

@@ -3,65 +3,59 @@
 Prepared data in the array_record format is read without TensorFlow (`tfds.data_source`).
 """
 
-import functools
 from typing import Any
 
 import jax
 import numpy as np
 
 from mulo_cli.datasets.base import Dataset
-from mulo_cli.datasets.images import channel_statistics, image_batch
+from mulo_cli.datasets.images import channel_statistics, image_dataset
+from mulo_cli.datasets.options import NO_OPTIONS, DatasetOptions
 from mulo_cli.errors import DataError
 
-IMAGENET32_SOURCE = "imagenet_resized/32x32 of tensorflow-datasets; non-commercial research only"
+IMAGENET32_SOURCE = "imagenet_resized/32x32 of tensorflow-datasets"
+IMAGENET_LICENCE = "non-commercial research only"
 
 READ_CHUNK = 4_096
 """Records decoded at a time."""
 
 
-def imagenet32() -> Dataset:
+def imagenet32(options: DatasetOptions = NO_OPTIONS) -> Dataset:
     """Load ImageNet at 32x32x3 (Chrabaszcz et al., 2017), 1 000 classes, ImageNet's terms."""
-    return _images(
-        name="imagenet32",
-        builder_name="imagenet_resized/32x32",
-        splits={"train": "train", "test": "validation"},
+    builder = _prepared_builder("imagenet_resized/32x32")
+    splits = {
+        "train": _read_split(builder, "train"),
+        "test": _read_split(builder, "validation"),
+    }
+    return image_dataset(
+        "imagenet32",
+        splits,
+        builder.info.features["label"].num_classes,
+        statistics=channel_statistics(splits["train"]["inputs"]),
         source=IMAGENET32_SOURCE,
+        licence=IMAGENET_LICENCE,
+        augment=options.augment,
     )
 
 
-def imagenet32_shapes() -> Dataset:
+def imagenet32_shapes(options: DatasetOptions = NO_OPTIONS) -> Dataset:
     """Describe ImageNet-32 without its pixels, so that recipes on it can be looked at anywhere."""
     sizes = {"train": 1_281_167, "test": 50_000}
-    shape = (32, 32, 3)
-    return Dataset(
-        name="imagenet32",
-        splits={
-            split: {
-                "inputs": jax.ShapeDtypeStruct((size, *shape), np.uint8),
-                "targets": jax.ShapeDtypeStruct((size,), np.int32),
-            }
-            for split, size in sizes.items()
-        },
-        make_batch=functools.partial(image_batch, mean=0.0, std=1.0),
-        input_shape=shape,
-        num_classes=1_000,
-        real=True,
+    splits = {
+        split: {
+            "inputs": jax.ShapeDtypeStruct((size, 32, 32, 3), np.uint8),
+            "targets": jax.ShapeDtypeStruct((size,), np.int32),
+        }
+        for split, size in sizes.items()
+    }
+    return image_dataset(
+        "imagenet32",
+        splits,
+        1_000,
+        statistics=(0.0, 1.0),
         source=IMAGENET32_SOURCE,
-    )
-
-
-def _images(name: str, builder_name: str, splits: dict[str, str], source: str) -> Dataset:
-    builder = _prepared_builder(builder_name)
-    arrays = {ours: _read_split(builder, theirs) for ours, theirs in splits.items()}
-    mean, std = channel_statistics(arrays["train"]["inputs"])
-    return Dataset(
-        name=name,
-        splits=arrays,
-        make_batch=functools.partial(image_batch, mean=mean, std=std),
-        input_shape=builder.info.features["image"].shape,
-        num_classes=builder.info.features["label"].num_classes,
-        real=True,
-        source=source,
+        licence=IMAGENET_LICENCE,
+        augment=options.augment,
     )
 
 

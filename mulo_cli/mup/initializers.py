@@ -26,6 +26,16 @@ def truncated_normal(
     return fan_in**-0.5 * jax.random.truncated_normal(key, -TRUNCATION, TRUNCATION, shape, dtype)
 
 
+def fan_in_normal(key: PRNGKey, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+    """Draw N(0, 1/fan_in): the transformers' weights, and tables of tokens (fan-in: their rows)."""
+    return shape[-2] ** -0.5 * jax.random.normal(key, shape, dtype)
+
+
+def normal(std: float) -> Initializer:
+    """Return the initializer N(0, std^2), the same at every width."""
+    return jax.nn.initializers.normal(stddev=std)
+
+
 unit_normal: Initializer = jax.nn.initializers.normal(stddev=1.0)
 """N(0, 1): biases under muP (a bias has fan-in 1)."""
 

@@ -62,6 +62,9 @@ class ParamRole:
     forward_multiplier: bool = True
     """Of an output: whether the network divides its product by fan_in (else its update is)."""
 
+    update_multiplier: float = 1.0
+    """What the network asks its update to be multiplied by, beside the rule (depth scaling)."""
+
     @property
     def layout(self) -> Layout:
         """What each axis is for."""

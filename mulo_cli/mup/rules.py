@@ -9,9 +9,8 @@ Rule: TypeAlias = Callable[[ParamRole], float]
 
 
 def standard(role: ParamRole) -> float:
-    """Standard parametrization: every update as the optimizer made it."""
-    del role
-    return 1.0
+    """Standard parametrization: every update as the optimizer made it, depth scaling aside."""
+    return role.update_multiplier
 
 
 def adam_like(role: ParamRole) -> float:
@@ -22,7 +21,7 @@ def adam_like(role: ParamRole) -> float:
     network does not divide by its fan-in has the factor here (Table 3 there): two equal forms.
     """
     slowed = role.kind is RoleKind.HIDDEN or is_scaled_output(role)
-    return role.base_fan_in / role.fan_in if slowed else 1.0
+    return role.update_multiplier * (role.base_fan_in / role.fan_in if slowed else 1.0)
 
 
 def is_scaled_output(role: ParamRole) -> bool:

@@ -10,6 +10,10 @@ from jaxtyping import Array, Float
 
 from mulo_cli.mup.initializers import truncated_fan_in, unit_normal, zeros
 from mulo_cli.mup.modules import Readout
+from mulo_cli.optimizees.stacking import repeat
+
+STACKED_FROM = 8
+"""Depth from which hidden layers are stacked; below, a loop costs more time than it saves."""
 
 
 class MLP(nn.Module):
@@ -22,6 +26,7 @@ class MLP(nn.Module):
         mup: whether it is parametrized by muP (else SP: truncated normal weights, zero biases).
         input_mult: multiplies the first pre-activation (muP only; 1 in every published muLO).
         output_mult: multiplies the logits (muP only; 1 in every published muLO).
+        stacked: whether hidden layers are kept in one array per leaf; None: in deep networks.
     """
 
     width: int
@@ -30,17 +35,22 @@ class MLP(nn.Module):
     mup: bool = True
     input_mult: float = 1.0
     output_mult: float = 1.0
+    stacked: bool | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *shape"]) -> Float[Array, "B C"]:
         """Map a batch of inputs to logits."""
-        x_BxD = x.reshape(x.shape[0], -1)
-        for layer in range(self.depth):
-            name = "input" if layer == 0 else f"hidden_{layer - 1}"
-            z_BxD = self._dense(self.width, name)(x_BxD)
-            if self.mup and layer == 0:
-                z_BxD = self.input_mult * z_BxD
-            x_BxD = jax.nn.relu(z_BxD)
+        z_BxD = self._dense(self.width, "input")(x.reshape(x.shape[0], -1))
+        if self.mup:
+            z_BxD = self.input_mult * z_BxD
+        x_BxD = repeat(
+            lambda name: self._dense(self.width, name),
+            jax.nn.relu(z_BxD),
+            self.depth - 1,
+            "hidden",
+            stacked=self.depth >= STACKED_FROM if self.stacked is None else self.stacked,
+            after=jax.nn.relu,
+        )
         if self.mup:
             return self.output_mult * Readout(self.num_classes, name="readout")(x_BxD)
         return self._dense(self.num_classes, "readout")(x_BxD)

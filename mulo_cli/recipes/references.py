@@ -43,6 +43,43 @@ class OptimizerReference:
     parametrization: str | None = None
 
 
+@dataclass(frozen=True)
+class NamedReference:
+    """A data set or a network as named by a user, with what is said about it.
+
+    Attributes:
+        text: as written.
+        name: on its shelf, or a path.
+        options: key -> value, as written.
+    """
+
+    text: str
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_named(text: str) -> NamedReference:
+    """Read `NAME[:key=value,...]`, as in `vit:heads=4` or `corpus.txt:tokens=bytes`.
+
+    Raises:
+        UsageError: an option without a value, or one that is given twice.
+    """
+    match = _SETTINGS.fullmatch(text)
+    if match is None:
+        return NamedReference(text, text)
+    options: dict[str, str] = {}
+    for item in _BORDER.split(match["settings"]):
+        key, _, value = (part.strip() for part in item.partition("="))
+        if not key or not value:
+            raise UsageError(
+                f"{item!r} in {text!r} is not key=value", "for example vit:heads=4,patch=4"
+            )
+        if key in options:
+            raise UsageError(f"{text!r} gives {key!r} twice", "give it once")
+        options[key] = value
+    return NamedReference(text, match["name"], options)
+
+
 WORDS = ("tuned", "preset", "schedule", "parametrization")
 """Keys whose value is a word; every other key is a hyper-parameter, with a number."""
 

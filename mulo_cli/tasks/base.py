@@ -1,6 +1,7 @@
 """The Task interface, and how a network and a data set become one."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -9,16 +10,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mulo_cli.datasets.base import BatchFunction, Dataset
-from mulo_cli.mup.roles import Roles, infer_roles
-from mulo_cli.tasks.losses import classification_ceiling, cross_entropy
+from mulo_cli.mup.roles import ParamRole, Roles, infer_roles, leaf_name
+from mulo_cli.optimizees.stacking import taken_apart
+from mulo_cli.tasks.losses import (
+    accuracy,
+    classification_ceiling,
+    cross_entropy,
+    next_token_cross_entropy,
+)
 from mulo_cli.types import Batch, Data, Params, PRNGKey
+
+LOSSES = {"images": cross_entropy, "text": next_token_cross_entropy}
+"""The loss by the kind of the data set."""
 
 
 class TaskAux(NamedTuple):
     """What a human may want to see of one loss evaluation; unused parts are compiled away."""
 
     accuracy: Float[Array, ""]
-    logits: Float[Array, "B C"]
+    logits: Float[Array, "*B C"]
     activations: PyTree[Array]
     """What flax captured: the output of each submodule (for a dense layer its pre-activations)."""
 
@@ -39,7 +49,7 @@ class Task(NamedTuple):
     loss_ceiling: float | None
 
 
-def classification_task(
+def supervised_task(
     name: str,
     dataset: Dataset,
     make_network: Callable[[int], nn.Module],
@@ -47,7 +57,7 @@ def classification_task(
     batch_size: int,
     split: str = "train",
 ) -> Task:
-    """Join a data set and a network into a classification task.
+    """Join a data set and a network: classify images, or tell the next token of a text.
 
     Args:
         name: how records call it.
@@ -58,37 +68,57 @@ def classification_task(
         split: which split is trained on.
     """
     network = make_network(width)
+    loss_of = LOSSES[dataset.kind]
 
     def loss(params: Params, batch: Batch) -> tuple[Float[Array, ""], TaskAux]:
         logits, captured = network.apply(
             {"params": params}, batch.inputs, capture_intermediates=True
         )
-        hits = jnp.argmax(logits, axis=-1) == batch.targets
-        aux = TaskAux(jnp.mean(hits, dtype=jnp.float32), logits, captured.get("intermediates", {}))
-        return cross_entropy(logits, batch.targets), aux
+        activations = taken_apart(dict(captured)["intermediates"])
+        aux = TaskAux(accuracy(logits, batch.targets), logits, activations)
+        return loss_of(logits, batch.targets), aux
 
+    roles = infer_roles(
+        network_init(make_network(2 * width), dataset.example),
+        network_init(network, dataset.example),
+        readout="forward",  # ours under muP is a `Readout`; SP scales nothing
+    )
     return Task(
         name=name,
-        roles=infer_roles(
-            network_init(make_network(2 * width), dataset.input_shape),
-            network_init(network, dataset.input_shape),
-            readout="forward",  # ours under muP is a `Readout`; SP scales nothing
-        ),
+        roles=with_update_multipliers(roles, getattr(network, "update_multipliers", {})),
         data=dataset.splits[split],
         batch=dataset.make_batch(batch_size),
-        init=network_init(network, dataset.input_shape),
+        init=network_init(network, dataset.example),
         loss=loss,
         loss_ceiling=classification_ceiling(dataset.num_classes),
     )
 
 
-def network_init(network: nn.Module, input_shape: tuple[int, ...]) -> Callable[[PRNGKey], Params]:
-    """Return key -> params of a flax module fed with examples of the given shape."""
+def network_init(network: nn.Module, example: jax.ShapeDtypeStruct) -> Callable[[PRNGKey], Params]:
+    """Return key -> params of a flax module fed with batches like the example."""
 
     def init(key: PRNGKey) -> Params:
-        return network.init(key, jnp.zeros((1, *input_shape)))["params"]
+        return network.init(key, jnp.zeros(example.shape, example.dtype))["params"]
 
     return init
+
+
+def with_update_multipliers(roles: Roles, multipliers: Mapping[str, float]) -> Roles:
+    """Return roles with what a network asks for parts of it, beside muP's own multipliers.
+
+    Args:
+        roles: of a network.
+        multipliers: name of a part, as it begins the paths of its leaves -> factor.
+    """
+
+    def of_leaf(path: tuple, role: ParamRole) -> ParamRole:
+        top = leaf_name(path).split("/")[0]
+        for part, factor in multipliers.items():
+            if top == part or top.startswith(f"{part}_"):
+                return dataclasses.replace(role, update_multiplier=factor)
+        return role
+
+    return jax.tree.map_with_path(of_leaf, roles, is_leaf=lambda x: isinstance(x, ParamRole))
 
 
 def count_parameters(task: Task) -> int:

@@ -14,8 +14,9 @@ import sys
 
 import jax
 
+from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.assembly.optimizers import build_trials
-from mulo_cli.assembly.tasks import build_dataset, build_evaluation_task
+from mulo_cli.assembly.tasks import build_evaluation_task
 from mulo_cli.recipes.grids import load_grid
 from mulo_cli.recipes.references import parse_widths
 from mulo_cli.recipes.schema import TaskSection

@@ -15,6 +15,7 @@ import pytest
 
 from mulo_cli.datasets.catalogue import DATASETS
 from mulo_cli.datasets.embedded import MAX_SHIFT, NOISE
+from mulo_cli.datasets.options import NO_OPTIONS
 from mulo_cli.errors import DataError
 
 BATCH = 16
@@ -35,7 +36,7 @@ def dataset(request):
     """Return each data set with its arrays; one that is not prepared here is passed over."""
     entry = DATASETS[request.param]
     try:
-        return entry.load()
+        return entry.load(NO_OPTIONS)
     except DataError as error:
         if entry.describe is None:
             raise
@@ -56,7 +57,7 @@ def split(request, dataset):
 @pytest.mark.parametrize("name", sorted(DATASETS))
 def test_a_description_tells_the_shapes_of_batches_without_any_data(name):
     entry = DATASETS[name]
-    described = (entry.describe or entry.load)()
+    described = (entry.describe or entry.load)(NO_OPTIONS)
     assert described.name == name
     assert described.source
     key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0)))
@@ -70,7 +71,7 @@ def test_a_description_tells_the_shapes_of_batches_without_any_data(name):
 def test_every_split_has_as_many_targets_as_inputs(dataset):
     assert {"train", "test"} <= dataset.splits.keys()
     for name, arrays in dataset.splits.items():
-        assert dataset.size(name) == len(arrays["inputs"]) == len(arrays["targets"]) > 0
+        assert dataset.sizes[name] == len(arrays["inputs"]) == len(arrays["targets"]) > 0
         assert arrays["inputs"].dtype == np.uint8
 
 
@@ -107,7 +108,7 @@ def test_batches_are_standardised_and_labels_are_classes(dataset, split, getkey)
 @pytest.fixture(scope="module")
 def drawn_digits():
     """Return stored images, and some 20 drawings of each together with the image's number."""
-    dataset = DATASETS["digits"].load()
+    dataset = DATASETS["digits"].load(NO_OPTIONS)
     stored = dataset.splits["train"]["inputs"]
     numbered = {"inputs": stored, "targets": np.arange(len(stored), dtype=np.int32)}
     make = jax.jit(dataset.make_batch(20 * len(stored)))
@@ -142,7 +143,7 @@ def test_a_digit_is_moved_by_at_most_one_pixel_and_gets_a_little_noise(drawn_dig
 
 
 def test_training_and_test_digits_are_the_whole_set_and_share_no_image():
-    splits = DATASETS["digits"].load().splits
+    splits = DATASETS["digits"].load(NO_OPTIONS).splits
     train, test = splits["train"]["inputs"], splits["test"]["inputs"]
     assert len(train) + len(test) == 1_797
     assert not {image.tobytes() for image in train} & {image.tobytes() for image in test}
@@ -151,8 +152,9 @@ def test_training_and_test_digits_are_the_whole_set_and_share_no_image():
 def test_data_that_is_not_prepared_is_an_error_that_names_the_folder_and_says_what_to_do(tmp_path):
     script = (
         "from mulo_cli.datasets.catalogue import DATASETS\n"
+        "from mulo_cli.datasets.options import NO_OPTIONS\n"
         "from mulo_cli.errors import DataError\n"
-        "try:\n    DATASETS['imagenet32'].load()\n"
+        "try:\n    DATASETS['imagenet32'].load(NO_OPTIONS)\n"
         "except DataError as error:\n    print(error.message)\n    print(error.hint)\n"
     )
     environment = {**os.environ, "TFDS_DATA_DIR": str(tmp_path)}

@@ -21,6 +21,7 @@ MATRICES = {"mlp": lambda depth: depth + 1}
 """How many weight matrices a network of a given depth has: one row per optimizee."""
 
 IMAGE = (8, 8)
+EXAMPLE = jax.ShapeDtypeStruct((1, *IMAGE), jnp.float32)
 WIDTH, DEPTH, CLASSES, BATCH = 256, 3, 10, 64
 TRUNCATED_STD = 0.8796
 """True deviation of a standard normal that is cut at two."""
@@ -44,13 +45,13 @@ def mup(request):
 
 
 def build(name: str, mup: bool, width: int = WIDTH, depth: int = DEPTH):
-    return OPTIMIZEES[name](width=width, depth=depth, num_classes=CLASSES, mup=mup)
+    return OPTIMIZEES[name].make(width=width, depth=depth, num_classes=CLASSES, mup=mup)
 
 
 def start(name: str, mup: bool, width: int = WIDTH, depth: int = DEPTH, seed: int = 0):
     """Return a network and its params."""
     network = build(name, mup, width, depth)
-    return network, jax.jit(network_init(network, IMAGE))(jax.random.key(seed))
+    return network, jax.jit(network_init(network, EXAMPLE))(jax.random.key(seed))
 
 
 def leaves(params) -> dict[str, np.ndarray]:
@@ -75,7 +76,7 @@ def test_logits_have_one_row_per_example_and_one_column_per_class(name, mup):
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_depth_counts_hidden_layers_and_the_readout_comes_on_top(name, mup, depth):
-    shapes = jax.eval_shape(network_init(build(name, mup, depth=depth), IMAGE), jax.random.key(0))
+    shapes = jax.eval_shape(network_init(build(name, mup, depth=depth), EXAMPLE), jax.random.key(0))
     matrices = [leaf for leaf in jax.tree.leaves(shapes) if leaf.ndim == 2]
     assert len(matrices) == MATRICES[name](depth)
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from mulo_cli.assembly.tasks import build_dataset
+from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.inner_training.state import init_inner_state
 from mulo_cli.inner_training.step import inner_step
 from mulo_cli.inner_training.unroll import unroll

@@ -17,10 +17,11 @@ from tests.worlds import digits_task
 INPUT, HIDDEN, OUTPUT = RoleKind.INPUT, RoleKind.HIDDEN, RoleKind.OUTPUT
 IS_ROLE = {"is_leaf": lambda node: isinstance(node, ParamRole)}
 PIXELS, CLASSES = 64, 10
+EXAMPLE = jax.ShapeDtypeStruct((1, 8, 8), jnp.float32)
 
 
 def mlp(width: int, depth: int = 3):
-    return network_init(MLP(width=width, depth=depth, num_classes=CLASSES), (8, 8))
+    return network_init(MLP(width=width, depth=depth, num_classes=CLASSES), EXAMPLE)
 
 
 def plain(width: int):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mulo_cli.assembly.tasks import build_dataset, build_evaluation_task
+from mulo_cli.assembly.datasets import build_dataset
+from mulo_cli.assembly.tasks import build_evaluation_task
 from mulo_cli.inner_training.unroll import unroll
 from mulo_cli.optimizers.catalogue import OPTIMIZERS
 from mulo_cli.recipes.schema import TaskSection

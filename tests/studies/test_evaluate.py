@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.assembly.optimizers import build_named_optimizer
-from mulo_cli.assembly.tasks import build_dataset, build_evaluation_task
+from mulo_cli.assembly.tasks import build_evaluation_task
 from mulo_cli.recipes.references import parse_optimizer
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.results.records import EvaluationIdentity, EvaluationRow, content_hash

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mulo_cli.assembly.tasks import build_dataset
+from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.meta_training.meta_step import Stream, stream
 from mulo_cli.optimizers.catalogue import OPTIMIZERS
 from mulo_cli.studies.lanes import SEGMENT, TEST_BATCHES, lane_programs, seed_keys, segments

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.assembly.optimizers import build_trials
-from mulo_cli.assembly.tasks import build_dataset, build_evaluation_task
+from mulo_cli.assembly.tasks import build_evaluation_task
 from mulo_cli.recipes.grids import Grid
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.results.records import EvaluationRow, content_hash

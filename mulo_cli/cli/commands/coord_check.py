@@ -190,8 +190,9 @@ def _under(reference: "OptimizerReference", parametrization: str | None) -> "Opt
 
 def _groups(references: Sequence["OptimizerReference"], section: "TaskSection") -> list[Group]:
     """Build everything first, so that a wrong word costs no time."""
+    from mulo_cli.assembly.datasets import build_dataset
     from mulo_cli.assembly.optimizers import build_named_optimizer
-    from mulo_cli.assembly.tasks import build_dataset, build_evaluation_task
+    from mulo_cli.assembly.tasks import build_evaluation_task
 
     optimizers = [build_named_optimizer(reference) for reference in references]
     loaded = build_dataset(section.dataset)

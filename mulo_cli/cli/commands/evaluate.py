@@ -154,8 +154,9 @@ def _check_output(output: Path | None, plot: Path | None, *, append: bool) -> No
 
 def _groups(references: list["OptimizerReference"], section: "TaskSection") -> list[Group]:
     """Build everything first, so that a wrong word costs no time."""
+    from mulo_cli.assembly.datasets import build_dataset
     from mulo_cli.assembly.optimizers import build_named_optimizer
-    from mulo_cli.assembly.tasks import build_dataset, build_evaluation_task
+    from mulo_cli.assembly.tasks import build_evaluation_task
 
     optimizers = [build_named_optimizer(reference) for reference in references]
     loaded = build_dataset(section.dataset)

@@ -130,8 +130,9 @@ def _search(
     lanes: int | None,
 ) -> Search:
     """Build everything first, so that a wrong word costs no time."""
+    from mulo_cli.assembly.datasets import build_dataset
     from mulo_cli.assembly.optimizers import build_trials
-    from mulo_cli.assembly.tasks import build_dataset, build_evaluation_task
+    from mulo_cli.assembly.tasks import build_evaluation_task
     from mulo_cli.studies.tune import choose_lanes
     from mulo_cli.tasks.base import count_parameters
 
