@@ -10,6 +10,9 @@ CACHE = os.environ.setdefault(
 )
 """Subprocesses inherit it, so that a program is compiled once for all tests."""
 
+for folder in ("MULO_DATA_DIR", "TFDS_DATA_DIR"):  # not what is prepared on this machine
+    os.environ[folder] = os.path.join(tempfile.gettempdir(), "mulo-tests-have-no-data")
+
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.pop("MULO_DEBUG", None)
 

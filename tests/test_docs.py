@@ -15,6 +15,7 @@ from tests.cli.programs import mulo
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("meta-train", "evaluate", "coord-check", "tune-adam", "rank", "roles")
 WEIGHTS = ("weights inspect", "weights import", "weights export")
+DATA = ("data list", "data prepare", "data show")
 
 
 def text(name: str) -> str:
@@ -35,7 +36,7 @@ def test_readme_begins_with_the_two_commands():
         assert ".." not in block, "the commands need nothing outside the clone"
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *WEIGHTS])
+@pytest.mark.parametrize("command", [*COMMANDS, *WEIGHTS, *DATA])
 def test_every_option_is_in_the_manual(tmp_path, command):
     manual = text("docs/reference/commands.md")
     assert f"`mulo {command}`" in manual

@@ -8,6 +8,7 @@ import typer
 
 from mulo_cli.cli.commands.coord_check import EXAMPLES as COORD_CHECK_EXAMPLES
 from mulo_cli.cli.commands.coord_check import coord_check
+from mulo_cli.cli.commands.data import data
 from mulo_cli.cli.commands.evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from mulo_cli.cli.commands.evaluate import evaluate
 from mulo_cli.cli.commands.meta_train import EXAMPLES as META_TRAIN_EXAMPLES
@@ -16,9 +17,11 @@ from mulo_cli.cli.commands.rank import EXAMPLES as RANK_EXAMPLES
 from mulo_cli.cli.commands.rank import rank
 from mulo_cli.cli.commands.roles import EXAMPLES as ROLES_EXAMPLES
 from mulo_cli.cli.commands.roles import roles
+from mulo_cli.cli.commands.tasks import tasks
 from mulo_cli.cli.commands.tune_adam import EXAMPLES as TUNE_ADAM_EXAMPLES
 from mulo_cli.cli.commands.tune_adam import tune_adam
 from mulo_cli.cli.commands.weights import weights
+from mulo_cli.cli.interrupts import Terminated
 from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.render import (
     file_error,
@@ -45,6 +48,8 @@ app.command("coord-check", epilog=COORD_CHECK_EXAMPLES)(coord_check)
 app.command("tune-adam", epilog=TUNE_ADAM_EXAMPLES)(tune_adam)
 app.command("rank", epilog=RANK_EXAMPLES)(rank)
 app.command("roles", epilog=ROLES_EXAMPLES)(roles)
+app.add_typer(data, name="data")
+app.add_typer(tasks, name="tasks")
 app.add_typer(weights, name="weights")
 
 
@@ -86,6 +91,8 @@ def run(terminal: Terminal) -> int:
         return render_error(terminal, error)
     except typer.TyperException as error:
         return render_usage_error(terminal, error.format_message())
+    except Terminated:
+        return ExitCode.TERMINATED
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except ReaderLeft:

@@ -33,6 +33,10 @@ UNLIMITED = 10_000
 """Characters of a screen on which every table has room."""
 
 
+NAMED_LAYERS = 4
+"""At most so many layers of one verdict are named in the closing line."""
+
+
 def coordinate_table(check: CoordinateCheck, screen: int) -> Table:
     """Return layers x widths: std of the change, its slope against width, and the verdict.
 
@@ -101,11 +105,22 @@ def _called(check: CoordinateCheck) -> str:
 
 
 def _failing_layers(check: CoordinateCheck) -> str:
-    return ", ".join(
-        f"{layer} has {verdict}" if verdict == "not enough data" else f"{layer} {verdict}"
-        for layer, verdict in check.verdict.layers.items()
-        if verdict != "stable"
-    )
+    """Name the layers that failed; deep networks have many, of which a few stand for all."""
+    by_verdict: dict[Verdict, list[str]] = {}
+    for layer, verdict in check.verdict.layers.items():
+        if verdict != "stable":
+            by_verdict.setdefault(verdict, []).append(layer)
+    every = len(check.verdict.layers)
+    return ", ".join(_in_words(verdict, layers, every) for verdict, layers in by_verdict.items())
+
+
+def _in_words(verdict: Verdict, layers: Sequence[str], every: int) -> str:
+    if len(layers) > NAMED_LAYERS:
+        return (
+            f"{verdict} in {len(layers)} of {every} layers ({', '.join(layers[:NAMED_LAYERS])} ...)"
+        )
+    words = f"has {verdict}" if verdict == "not enough data" else verdict
+    return ", ".join(f"{layer} {words}" for layer in layers)
 
 
 def _size(fit: CoordinateFit, width: int) -> str:

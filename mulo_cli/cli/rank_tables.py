@@ -26,8 +26,8 @@ DIVERGED_SIGN = "!"
 NOT_RANKED = "-"
 
 COLUMNS: dict[Axis, str] = {
-    "size": "column: rank at that width after so many steps, averaged over tasks (network, data "
-    "set, depth)",
+    "size": "column: rank at that width, or size of a suite's tasks, after so many steps, averaged "
+    "over tasks (network, data set, depth; in a suite: families)",
     "width": "column: rank at that width, averaged over tasks (network, data set, depth) and steps",
     "depth": "column: rank at that depth, averaged over tasks (network, data set, width) and steps",
     "horizon": "column: rank by the loss after so many steps, averaged over tasks (network, data "

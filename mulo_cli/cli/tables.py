@@ -55,7 +55,7 @@ def evaluation_table(rows: Sequence[EvaluationRow], step: int) -> Table:
         table.add_column(f"width {width}", justify="right")
         losses = [_losses(rows, optimizer, width, step) for optimizer in optimizers]
         best = min((found[0] for of in losses if (found := mean_and_error(of))), default=None)
-        cells.append([_loss_cell(of, best) for of in losses])
+        cells.append([loss_cell(of, best) for of in losses])
     for name, *of_optimizer in zip(optimizers, *cells, strict=True):
         table.add_row(name, *of_optimizer)
     return table
@@ -80,7 +80,8 @@ def _losses(
     ]
 
 
-def _loss_cell(losses: Sequence[float | None], best: float | None) -> Text:
+def loss_cell(losses: Sequence[float | None], best: float | None) -> Text:
+    """Return mean and standard error of some losses, starred if the mean is the best."""
     summary = mean_and_error(losses)
     if summary is None:
         return Text(f"diverged {losses.count(None)}/{len(losses)}" if losses else "-")
@@ -111,7 +112,7 @@ def tuning_table(ranked: Sequence[Configuration], varied: Sequence[str]) -> Tabl
     for heading in ("", *varied, "loss"):
         table.add_column(heading, justify="right")
     for place, tried in enumerate(ranked[:BEST_SHOWN], start=1):
-        cell = _loss_cell([row.final_loss for row in tried.rows], ranked[0].loss)
+        cell = loss_cell([row.final_loss for row in tried.rows], ranked[0].loss)
         table.add_row(str(place), *(f"{tried.settings[key]:g}" for key in varied), cell)
     return table
 

@@ -7,6 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mulo_cli.cli.facts import fact_columns
+
 if TYPE_CHECKING:
     from mulo_cli.assembly.weight_reports import ExportReport, ImportReport, Tensor, WeightsReport
 
@@ -33,7 +35,7 @@ def weights_table(report: "WeightsReport") -> RenderableType:
         "importable": importable,
     }
     why = [("because", text) for text in report.complaints]
-    return Group(_facts([*facts.items(), *why]), Text(), _tensors(report.tensors))
+    return Group(fact_columns([*facts.items(), *why]), Text(), _tensors(report.tensors))
 
 
 def import_table(report: "ImportReport") -> RenderableType:
@@ -58,12 +60,12 @@ def import_table(report: "ImportReport") -> RenderableType:
     ]
     if report.architecture == "velo":
         facts = [fact for fact in facts if fact[0] != "decays"]
-    return _facts(facts)
+    return fact_columns(facts)
 
 
 def export_table(report: "ExportReport") -> RenderableType:
     """Return what was written, and what PyLO will not see."""
-    return _facts(
+    return fact_columns(
         [
             ("name", report.name),
             ("saved in", report.saved),
@@ -71,23 +73,6 @@ def export_table(report: "ExportReport") -> RenderableType:
             *(("only in the metadata, PyLO does not read it", text) for text in report.left_behind),
         ]
     )
-
-
-def _facts(facts: list[tuple[str, str]]) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    former = ""
-    for name, value in facts:
-        if value:
-            table.add_row(Text("" if name == former else name), Text(_harmless(value)))
-        former = name
-    return table
-
-
-def _harmless(text: str) -> str:
-    """Return foreign text such that no terminal obeys it."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _tensors(tensors: "tuple[Tensor, ...]") -> Table:

@@ -37,7 +37,8 @@ class Dataset:
         real: False for synthetic data; evaluation rows say so.
         source: where it comes from.
         licence: its terms.
-        classes: what the classes are called, where that is known.
+        classes: what the classes are called, where that is known; of text how tokens are spelled.
+        notes: what was assumed or changed when it was read, a sentence each.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dataset:
     source: str
     licence: str
     classes: tuple[str, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:

@@ -2,9 +2,14 @@
 
 `digits`: 1 797 handwritten digits, 8x8 pixels of 0..16, from the UCI Machine Learning Repository
 (E. Alpaydin and C. Kaynak, 1998, CC BY 4.0), as shipped inside scikit-learn.
+
+`pydoc`: the chapters of the Python language reference that `help()` shows, some 370 000 characters
+in every Python's standard library; they differ a little from version to version.
 """
 
 import functools
+import platform
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +18,9 @@ from jaxtyping import Array, Int, UInt8
 
 from mulo_cli.datasets.base import BatchFunction, Dataset, standardise
 from mulo_cli.datasets.options import NO_OPTIONS, DatasetOptions
+from mulo_cli.datasets.text import text_dataset, tokenise
+from mulo_cli.datasets.text_files import split_text
+from mulo_cli.errors import DataError
 from mulo_cli.types import Batch, Data, PRNGKey
 
 DIGITS_SHAPE = (8, 8)
@@ -85,3 +93,42 @@ def _cut(
         return jax.lax.dynamic_slice(images, (i, offset[0], offset[1]), window)[0]
 
     return jax.vmap(cut)(index, offsets)
+
+
+def pydoc(options: DatasetOptions = NO_OPTIONS) -> Dataset:
+    """Load the Python language reference as a text; its last tenth is the test split.
+
+    A chapter that is a part of another one is left out: a fifth of the text, which would otherwise
+    be in both splits.
+
+    Raises:
+        DataError: this Python came without it.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise DataError(
+            "this Python's standard library came without pydoc_data.topics",
+            "install it (Debian: libpython3-stdlib), or name a text file of your own",
+        ) from None
+    text = "\n".join(_without_parts([topics[name] for name in sorted(topics)]))
+    return text_dataset(
+        "pydoc",
+        tokenise(split_text(text), options),
+        source=(
+            f"the language reference in the standard library of Python "
+            f"{platform.python_version()} ({len(text)} characters)"
+        ),
+        licence="PSF-2.0",
+    )
+
+
+def _without_parts(chapters: Sequence[str]) -> list[str]:
+    """Leave out chapters whose body is in a longer one, with other spaces and underlines."""
+    bodies = [chapter.partition("\n\n")[2] for chapter in chapters]
+    plain = [" ".join(word for word in body.split() if word.strip('*=-^~"')) for body in bodies]
+    return [
+        chapter
+        for chapter, body in zip(chapters, plain, strict=True)
+        if not any(body in other and len(body) < len(other) for other in plain)
+    ]

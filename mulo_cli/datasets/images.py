@@ -17,6 +17,9 @@ from mulo_cli.types import Batch, Data, PRNGKey
 STATISTICS_EXAMPLES = 100_000
 """Channel statistics are taken over at most this many images."""
 
+STATISTICS_CHUNK = 256
+"""Images looked at together: 256 squares of a byte are below 2^24, where float32 is exact."""
+
 CROP_SHARE = 8
 """Augmented images are moved by up to one part in so many of their side: 4 pixels of 32."""
 
@@ -111,11 +114,19 @@ def crop_and_flip(pixels: UInt8[Array, "B r c *ch"], key: PRNGKey) -> UInt8[Arra
 def channel_statistics(
     images: UInt8[np.ndarray, "n r c *ch"] | MappedRows,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (mean, standard deviation) of each channel, in stored units.
+    """Return (mean, standard deviation) of each channel, in stored units, as float32.
 
     Above `STATISTICS_EXAMPLES` images, over so many that lie evenly spread: some sets are sorted.
+    Sums are exact: in float32 over `STATISTICS_CHUNK` images (below 2^24), in float64 over chunks.
     """
     stored = images.array if isinstance(images, MappedRows) else images
-    every = max(1, -(-len(stored) // STATISTICS_EXAMPLES))
-    sample = np.asarray(stored[::every], np.float32)
-    return sample.mean(axis=(0, 1, 2)), sample.std(axis=(0, 1, 2))
+    sample = stored[:: max(1, -(-len(stored) // STATISTICS_EXAMPLES))]
+    total, squares = np.zeros(sample.shape[1:]), np.zeros(sample.shape[1:])
+    for start in range(0, len(sample), STATISTICS_CHUNK):
+        pixels = sample[start : start + STATISTICS_CHUNK].astype(np.float32)
+        total += pixels.sum(axis=0)
+        squares += np.einsum("n...,n...->...", pixels, pixels)
+    count = len(sample) * sample.shape[1] * sample.shape[2]
+    mean = total.sum(axis=(0, 1)) / count
+    variance = squares.sum(axis=(0, 1)) / count - mean**2
+    return np.asarray(mean, np.float32), np.asarray(np.sqrt(variance), np.float32)

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Num
 
+from mulo_cli.types import Concrete
+
 RESIDENT_LIMIT = 4 * 2**30
 """Bytes of one split's inputs up to which they rest on the device; above, they stay in their file.
 
@@ -48,7 +50,7 @@ class MappedRows:
         """Type of its elements."""
         return self.array.dtype
 
-    def read(self, index: Int[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
+    def read(self, index: Int[Concrete, "..."]) -> Num[np.ndarray, "..."]:
         """Read some rows from the file."""
         return np.asarray(self.array[np.asarray(index)])
 

@@ -15,8 +15,8 @@ class DatasetOptions:
     Attributes:
         augment: of images: `crop-flip` shifts and mirrors them at random; the papers use none.
         resize: of image files: side in pixels they are brought to; 0 leaves them as they are.
-        feed: of images: whether a batch's pixels are read from the file while training runs;
-            `auto` does so above `mapped.RESIDENT_LIMIT`.
+        feed: of prepared images: whether a batch's pixels are read from their file while training
+            runs; `auto` does so above `mapped.RESIDENT_LIMIT`.
         tokens: of text: `chars`, `bytes`, `sentencepiece` (a model trained on the training text),
             or the path of a SentencePiece model.
         vocabulary: of text: size of a SentencePiece model that is to be trained.
@@ -32,8 +32,9 @@ class DatasetOptions:
     unit: Unit = "stream"
 
 
-IMAGE_OPTIONS = ("augment", "feed")
+IMAGE_OPTIONS = ("augment",)
 IMAGE_FILE_OPTIONS = (*IMAGE_OPTIONS, "resize")
+PREPARED_IMAGE_OPTIONS = (*IMAGE_OPTIONS, "feed")
 TEXT_OPTIONS = ("tokens", "vocabulary", "unit")
 
 NO_OPTIONS = DatasetOptions()

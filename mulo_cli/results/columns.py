@@ -10,21 +10,61 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mulo_cli.results.comparison import Comparison, Comparisons, Setting, describe, listing
+from mulo_cli.results.comparison import (
+    Comparison,
+    Comparisons,
+    Setting,
+    describe,
+    listing,
+    printable,
+)
+from mulo_cli.results.records import SuitePlace
 
 Axis = Literal["size", "width", "depth", "horizon"]
-"""What columns are: size is width x step (Table 1), the others are one axis (Fig 1b)."""
+"""What columns are: size is step x size of a suite's tasks, or step x width (Table 1), the others
+are one axis (Fig 1b)."""
 
-AXES: Mapping[Axis, tuple[str, ...]] = {
-    "size": ("step", "width"),
-    "width": ("width",),
-    "depth": ("depth",),
-    "horizon": ("step",),
-}
-"""What the comparisons of one column have in common; columns are in this order."""
+FIELDS: Mapping[Axis, str] = {"width": "width", "depth": "depth", "horizon": "step"}
+"""What the comparisons of one column have in common, where columns are one axis."""
+
+SIZES = ("base", "large", "xl", "xxl")
+"""Sizes of a suite's tasks, in the order of columns."""
+
+Families = Mapping[str, Mapping[str, Sequence[str]]]
+"""Suite -> size -> the families that have a task of it."""
 
 Place = tuple[Setting, int | None]
 """Setting and step of a comparison; without a step where all steps are meant."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the comparisons of a column have in common; null is what they have not.
+
+    Attributes:
+        suite: only where there are several.
+        size: of a suite's tasks.
+    """
+
+    step: int | None = None
+    suite: str | None = None
+    size: str | None = None
+    width: int | None = None
+    depth: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The heading of the column."""
+        size = " ".join(word for word in (self.suite, self.size) if word)
+        parts = (("width", self.width), ("depth", self.depth), ("step", self.step))
+        named = [f"{word} {value}" for word, value in parts if value is not None]
+        return ", ".join([*([printable(size)] if size else []), *named]) or "average"
+
+    @property
+    def order(self) -> tuple[int, str, int, int, int]:
+        """Steps come first, then sizes as they grow."""
+        size = SIZES.index(self.size) if self.size in SIZES else len(SIZES)
+        return (self.step or 0, self.suite or "", size, self.width or 0, self.depth or 0)
 
 
 @dataclass(frozen=True)
@@ -32,24 +72,20 @@ class Column:
     """One column of a rank table.
 
     Attributes:
-        width, depth, step: what its comparisons have in common; null where it averages.
+        shared: what its comparisons have in common; nothing where it averages over columns.
         comparisons: restricted to the optimizers that are ranked, and to their common seeds.
         ranked: the optimizers that have all of the column's comparisons; none if there is a
             comparison without a seed that all of them have.
     """
 
-    width: int | None
-    depth: int | None
-    step: int | None
+    shared: Shared
     comparisons: tuple[Comparison, ...]
     ranked: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """Its heading."""
-        parts = (("width", self.width), ("depth", self.depth), ("step", self.step))
-        named = [f"{word} {value}" for word, value in parts if value is not None]
-        return ", ".join(named) or "average"
+        return self.shared.name
 
     @property
     def tasks(self) -> int:
@@ -68,53 +104,67 @@ class _Group:
 
     Attributes:
         name: heading of the column.
+        size: of a suite's tasks, where columns are that.
         comparisons: of all optimizers, on all their seeds.
         complete: the optimizers that have all of these comparisons.
     """
 
     name: str
+    size: str | None
     comparisons: tuple[Comparison, ...]
     complete: tuple[str, ...]
 
 
-def columns_by(axis: Axis, found: Comparisons) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-    """Sort comparisons into columns; return these, and a sentence about all that is left out."""
-    together: dict[tuple[int, ...], list[Comparison]] = defaultdict(list)
+def columns_by(
+    axis: Axis, found: Comparisons, families: Families | None = None
+) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """Sort comparisons into columns; return these, and a sentence about all that is left out.
+
+    Args:
+        axis: what columns are.
+        found: what the rows allow.
+        families: of suites that are known; of others, those that rows tell of.
+    """
+    suites = {one.setting.place.suite for one in found.comparisons} - {""}
+    together: dict[Shared, list[Comparison]] = defaultdict(list)
     for comparison in found.comparisons:
-        together[tuple(_value(comparison, name) for name in AXES[axis])].append(comparison)
+        for shared in _shared(axis, comparison, several=len(suites) > 1):
+            together[shared].append(comparison)
     columns, groups = [], []
-    for values, comparisons in sorted(together.items()):
+    for shared in sorted(together, key=lambda shared: shared.order):
+        comparisons = together[shared]
         complete = tuple(
             name for name in found.optimizers if all(name in one.losses for one in comparisons)
         )
-        column = _column(dict(zip(AXES[axis], values, strict=True)), comparisons, complete)
-        columns.append(column)
-        groups.append(_Group(column.name, tuple(comparisons), complete))
+        columns.append(_column(shared, comparisons, complete))
+        groups.append(_Group(shared.name, shared.size, tuple(comparisons), complete))
     return tuple(columns), (
         *_name_lacking(groups, found),
         *_name_differing_seeds(groups, found),
         *_name_lonely(columns, found),
         *_name_unbalanced(axis, groups, found),
+        *(_name_sizeless(found) if axis == "size" else ()),
+        *_name_families(groups, {**_families(found), **(families or {})}),
     )
 
 
-def _value(comparison: Comparison, name: str) -> int:
-    return comparison.step if name == "step" else getattr(comparison.setting, name)
+def _shared(axis: Axis, comparison: Comparison, *, several: bool) -> Iterable[Shared]:
+    """Return the columns that a comparison belongs to: a task may be the xl one and the widest."""
+    setting, step = comparison.setting, comparison.step
+    if axis != "size":
+        value = step if axis == "horizon" else getattr(setting, FIELDS[axis])
+        return [dataclasses.replace(Shared(), **{FIELDS[axis]: value})]
+    if not setting.place.suite:
+        return [Shared(step=step, width=setting.width)]
+    suite = setting.place.suite if several else None
+    return [Shared(step=step, suite=suite, size=size) for size in setting.place.sizes]
 
 
-def _column(
-    shared: Mapping[str, int], comparisons: Sequence[Comparison], complete: tuple[str, ...]
-) -> Column:
+def _column(shared: Shared, comparisons: Sequence[Comparison], complete: tuple[str, ...]) -> Column:
     seeds = [comparison.common_seeds(complete) for comparison in comparisons]
     ranked = complete if all(seeds) else ()
     restricted = [one.restricted(ranked, own) for one, own in zip(comparisons, seeds, strict=True)]
-    return Column(
-        width=shared.get("width"),
-        depth=shared.get("depth"),
-        step=shared.get("step"),
-        comparisons=tuple(restricted),
-        ranked=ranked,
-    )
+    return Column(shared, tuple(restricted), ranked)
 
 
 def _name_lacking(groups: Sequence[_Group], found: Comparisons) -> Iterable[str]:
@@ -167,7 +217,7 @@ def _name_unbalanced(axis: Axis, groups: Sequence[_Group], found: Comparisons) -
         return
     inside = [{_off_axis(axis, one) for one in group.comparisons} for group in groups]
     everything = set.union(*inside)
-    fields = [name for name in found.told_apart_by if name not in AXES[axis]]
+    fields = [name for name in found.told_apart_by if name != FIELDS[axis]]
     lacks = [
         f"'{group.name}' has nothing on {_places(sorted(everything - there), fields)}"
         for group, there in zip(groups, inside, strict=True)
@@ -179,9 +229,55 @@ def _name_unbalanced(axis: Axis, groups: Sequence[_Group], found: Comparisons) -
 
 def _off_axis(axis: Axis, comparison: Comparison) -> Place:
     """Return where a comparison is, its place on the axis taken away."""
+    setting = comparison.setting
     if axis == "horizon":
-        return comparison.setting, None
-    return dataclasses.replace(comparison.setting, **{axis: 0}), comparison.step
+        return setting, None
+    if place := setting.place.suite and SuitePlace(setting.place.suite, "", setting.place.family):
+        # one family's networks have as many heads as their widths allow: still one family
+        setting = dataclasses.replace(setting, network=place.family, place=place)
+    return dataclasses.replace(setting, **{axis: 0}), comparison.step
+
+
+def _name_sizeless(found: Comparisons) -> Iterable[str]:
+    """Name the tasks of suites that are of no size, and where they count."""
+    names = {
+        one.setting.place.suite_task: None
+        for one in found.comparisons
+        if one.setting.place.suite and not one.setting.place.sizes
+    }
+    if names:
+        yield (
+            f"of no size, and ranked only along width, depth and horizon (--by): "
+            f"{listing(map(printable, names))}"
+        )
+
+
+def _families(found: Comparisons) -> Families:
+    """Return the families by suite and size that rows tell of."""
+    told: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for place in dict.fromkeys(one.setting.place for one in found.comparisons):
+        for size in place.sizes:
+            told[place.suite][size] += [place.family]
+    return told
+
+
+def _name_families(groups: Sequence[_Group], families: Families) -> Iterable[str]:
+    """Name families that a column of some size lacks, and those that it has several tasks of."""
+    lacking, several = defaultdict(list), defaultdict(list)
+    for group in groups:
+        if group.size is None:
+            continue
+        there = [setting.place.family for setting in {one.setting for one in group.comparisons}]
+        suite = group.comparisons[0].setting.place.suite
+        expected = families.get(suite, {}).get(group.size, ())
+        if lacks := [name for name in dict.fromkeys(expected) if name not in there]:
+            lacking[listing(map(printable, lacks))].append(group.name)
+        if doubled := sorted({name for name in there if there.count(name) > 1}):
+            several[listing(map(printable, doubled))].append(group.name)
+    for names, columns in lacking.items():
+        yield f"{_columns(columns)} lack{'s' * (len(columns) == 1)} the families: {names}"
+    for names, columns in several.items():
+        yield f"{_columns(columns)}: several tasks of {names}, each with the same weight"
 
 
 def _of(comparisons: Iterable[Comparison]) -> list[Place]:

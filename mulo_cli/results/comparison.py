@@ -5,6 +5,7 @@ A rank means something among trainings that differ in nothing but the optimizer.
 named, never averaged in silence.
 """
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mulo_cli.errors import SHOWN, DataError
-from mulo_cli.results.records import EvaluationRow, content_hash
+from mulo_cli.results.records import NOWHERE, EvaluationRow, SuitePlace, content_hash
 
 LISTED = 12
 """At most this many things are spelled out in a warning; the others are counted."""
@@ -22,6 +23,9 @@ OPTIMIZER_FIELDS = ("settings", "parametrization", "recipe_digest")
 
 VARYING = ("real", "batch_size", "steps", "window")
 """Fields of a setting that are spelled out only where settings differ in them."""
+
+TOLD_BY_NAME = ("width", "depth", "real", "batch_size")
+"""Fields that need not be spelled out where a task has a name in a suite."""
 
 Thing = TypeVar("Thing")
 Key = TypeVar("Key")
@@ -33,7 +37,8 @@ Training = tuple["Setting", str, int]
 class Setting:
     """What was trained and how: everything in a row's identity but the optimizer and the seed.
 
-    The number of steps belongs to it because a schedule, and a learned optimizer, depend on it.
+    The number of steps belongs to it because a schedule, and a learned optimizer, depend on it. The
+    place in a suite is no part of its text, which seeds the bootstrap: it changes no training.
     """
 
     network: str
@@ -44,6 +49,7 @@ class Setting:
     batch_size: int
     steps: int
     window: int
+    place: SuitePlace = dataclasses.field(default=NOWHERE, repr=False)
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ def setting_of(row: EvaluationRow) -> Setting:
         batch_size=row.batch_size,
         steps=row.steps,
         window=row.window,
+        place=row.place,
     )
 
 
@@ -146,7 +153,11 @@ def describe(setting: Setting, fields: Iterable[str]) -> str:
         "window": f"window {setting.window}",
     }
     task = f"{printable(setting.network)} on {printable(setting.dataset)}"
-    return ", ".join([task, *(wordings[name] for name in fields)])
+    name = printable(setting.place.suite_task)
+    if not name:
+        return ", ".join([task, *(wordings[one] for one in fields)])
+    beyond = (wordings[one] for one in fields if one not in TOLD_BY_NAME)
+    return f"{name} ({', '.join([task, *beyond])})"
 
 
 def printable(text: str) -> str:

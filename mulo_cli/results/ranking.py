@@ -14,7 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from mulo_cli.results.columns import Axis, Column, columns_by
+from mulo_cli.errors import DataError
+from mulo_cli.results.columns import Axis, Column, Families, Shared, columns_by
 from mulo_cli.results.comparison import Comparison, Setting, compare
 from mulo_cli.results.records import EvaluationRow
 
@@ -37,7 +38,7 @@ class Standing:
 
     Attributes:
         column: its heading; "average" is the mean over all columns.
-        width, depth, step: what the column is about; null where it averages.
+        size, width, depth, step: what the column is about; null where it averages.
         rank: average rank, 1 is best; null if the optimizer is not ranked here.
         low, high: 95 % bootstrap interval of the rank over seeds; null with a single seed.
         place: 1 for the best rank of the column; equal ranks share a place.
@@ -54,6 +55,7 @@ class Standing:
     by: Axis
     optimizer: str
     column: str
+    size: str | None
     width: int | None
     depth: int | None
     step: int | None
@@ -103,7 +105,10 @@ class _Ranks:
 
 
 def rank_optimizers(
-    rows: Sequence[EvaluationRow], by: Axis = "size", resamples: int = RESAMPLES
+    rows: Sequence[EvaluationRow],
+    by: Axis = "size",
+    resamples: int = RESAMPLES,
+    families: Families | None = None,
 ) -> Ranking:
     """Rank optimizers in every column, and on average over columns.
 
@@ -111,12 +116,17 @@ def rank_optimizers(
         rows: of `mulo evaluate`, in any order.
         by: what the columns are.
         resamples: `R` of the bootstrap over seeds; 0 for no intervals.
+        families: suite -> size -> families that there should be; a column without one says so.
 
     Raises:
-        DataError: there is no row, or rows contradict each other.
+        DataError: there is no row, rows contradict each other, or none of them has a size.
     """
     found = compare(rows)
-    columns, warnings = columns_by(by, found)
+    columns, warnings = columns_by(by, found, families)
+    if not columns:
+        raise DataError(
+            "none of these tasks has a size", "rank them --by width, --by depth or --by horizon"
+        )
     ranks = [_rank_column(column, resamples) for column in columns]
     average = _average_column(columns)
     ranks.append(_average_ranks(ranks, average.ranked))
@@ -200,7 +210,7 @@ def _average_column(columns: Sequence[Column]) -> Column:
     """Return all comparisons as one column, in which only those are ranked who are in each."""
     in_all = set.intersection(*(set(column.ranked) for column in columns))
     comparisons = tuple(one for column in columns for one in column.comparisons)
-    return Column(None, None, None, comparisons, tuple(sorted(in_all)))
+    return Column(Shared(), comparisons, tuple(sorted(in_all)))
 
 
 def _average_ranks(columns: Sequence[_Ranks], optimizers: Sequence[str]) -> _Ranks:
@@ -222,9 +232,10 @@ def _standing(by: Axis, optimizer: str, column: Column, ranks: _Ranks) -> Standi
         by=by,
         optimizer=optimizer,
         column=column.name,
-        width=column.width,
-        depth=column.depth,
-        step=column.step,
+        size=column.shared.size,
+        width=column.shared.width,
+        depth=column.shared.depth,
+        step=column.shared.step,
         rank=ranks.point.get(optimizer),
         low=low,
         high=high,

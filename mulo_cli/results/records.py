@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -55,6 +55,27 @@ class ValidationRecord:
     kind: Literal["validation"] = "validation"
 
 
+@dataclass(frozen=True, order=True)
+class SuitePlace:
+    """Where a task stands in a suite; nothing but empty words outside of one.
+
+    Attributes:
+        suite: its name.
+        suite_task: name of the task there.
+        family: of the tasks that differ from it in size alone.
+        sizes: which sizes of its family it is (the widest may be `xl` and `xxl`).
+    """
+
+    suite: str = ""
+    suite_task: str = ""
+    family: str = ""
+    sizes: tuple[str, ...] = ()
+
+
+NOWHERE = SuitePlace()
+"""The place of a task that was not asked for as part of a suite."""
+
+
 @dataclass(frozen=True)
 class EvaluationIdentity:
     """Everything that the result of one training depends on; its fields come first in a row.
@@ -71,6 +92,7 @@ class EvaluationIdentity:
         steps: length of the training.
         at: steps at which the smoothed loss is told.
         window: steps that it is the mean of.
+        suite, suite_task, family, sizes: its `SuitePlace`: ranks are averaged by it.
     """
 
     optimizer: str
@@ -88,6 +110,15 @@ class EvaluationIdentity:
     at: tuple[int, ...]
     window: int
     code_version: str
+    suite: str = field(default="", kw_only=True)
+    suite_task: str = field(default="", kw_only=True)
+    family: str = field(default="", kw_only=True)
+    sizes: tuple[str, ...] = field(default=(), kw_only=True)
+
+    @property
+    def place(self) -> SuitePlace:
+        """Where it stands in a suite."""
+        return SuitePlace(self.suite, self.suite_task, self.family, self.sizes)
 
 
 @dataclass(frozen=True)

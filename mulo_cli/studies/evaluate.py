@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from mulo_cli.inner_training.state import InnerState
 from mulo_cli.optimizers.base import MakeOptimizer
-from mulo_cli.results.records import EvaluationIdentity, EvaluationRow
+from mulo_cli.results.records import NOWHERE, EvaluationIdentity, EvaluationRow, SuitePlace
 from mulo_cli.studies.lanes import lane_programs, seed_keys, segments
 from mulo_cli.tasks.base import Task
 from mulo_cli.types import Data, Hyper
@@ -73,6 +73,7 @@ class EvaluationTask:
         dataset: name of the data set.
         real: whether its data is real.
         width, depth, batch_size: of the task.
+        place: in a suite.
     """
 
     task: Task
@@ -83,6 +84,7 @@ class EvaluationTask:
     width: int
     depth: int
     batch_size: int
+    place: SuitePlace = NOWHERE
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def identity(
         at=config.at,
         window=config.window,
         code_version=code_version,
+        **vars(task.place),
     )
 
 

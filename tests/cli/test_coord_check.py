@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from mulo_cli.cli.app import run
-from mulo_cli.cli.commands.coord_check import Bench, _end, _free_memory
+from mulo_cli.cli.commands.coord_check import Bench, _end
+from mulo_cli.cli.memory import free_memory
 from mulo_cli.cli.coordinate_tables import conclusions, coordinate_table
 from mulo_cli.cli.interrupts import StopRequest
 from mulo_cli.cli.terminal import Terminal
@@ -161,7 +162,7 @@ def test_a_wrong_word_gets_one_sentence_and_a_hint(say, arguments, code, said, h
 
 
 def test_networks_that_do_not_fit_are_refused_before_anything_is_trained(say, monkeypatch):
-    monkeypatch.setattr("mulo_cli.cli.commands.coord_check._free_memory", lambda: 2_000)
+    monkeypatch.setattr("mulo_cli.cli.memory.free_memory", lambda: 2_000)
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
         code, told, said = say("--optimizer", GENTLE, *SHORT)
     assert (code, told) == (2, "")
@@ -171,7 +172,7 @@ def test_networks_that_do_not_fit_are_refused_before_anything_is_trained(say, mo
 
 
 def test_free_memory_is_known_on_linux():
-    free = _free_memory()
+    free = free_memory()
     assert free is None or 10**7 < free < 10**15
 
 
@@ -224,6 +225,18 @@ def test_a_narrow_screen_leaves_out_widths_from_the_middle_and_says_so():
     assert heading[1] == "64"
     assert "8192" in heading
     assert not any("…" in line for line in narrow)
+
+
+def test_the_closing_line_counts_the_layers_of_deep_networks_and_names_a_few():
+    layers = {f"blocks_{number}": 1.0 for number in range(30)}
+    grown = [
+        record(w, s, {name: (w / WIDTHS[0], w / WIDTHS[0]) for name in layers})
+        for w in WIDTHS
+        for s in range(3)
+    ]
+    (failed, *_) = conclusions([check_coordinates(grown)], "3 s")
+    assert "in 30 of 30 layers (blocks_0, blocks_1, blocks_2, blocks_3 ...)" in failed
+    assert "blocks_4" not in failed
 
 
 def test_the_closing_line_says_what_failed_and_what_may_help():

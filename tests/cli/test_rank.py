@@ -138,6 +138,7 @@ def test_in_a_pipe_every_optimizer_in_every_column_is_one_line(rank, tmp_path, s
         "by": "size",
         "optimizer": "runs/lo",
         "column": "width 16, step 500",
+        "size": None,
         "width": 16,
         "depth": None,
         "step": 500,

@@ -455,3 +455,97 @@ def test_a_clean_evaluation_has_no_warning():
 def test_no_rows_are_refused():
     with pytest.raises(DataError, match="no rows"):
         rank_optimizers([])
+
+
+# --- Suites ---------------------------------------------------------------------------------------
+
+FAMILIES = ("mlp", "vit", "lm")
+
+
+def of_suite(family: str, width: int, sizes: tuple[str, ...], losses, **changes):
+    """Return rows of one task of a suite."""
+    place = {
+        "suite": "ours",
+        "suite_task": f"{family}-{width}",
+        "family": family,
+        "sizes": sizes,
+        "task": f"{family}:heads={width // 8}",
+        "dataset": family,
+    }
+    return rows_of(losses, width=width, **{**place, **changes})
+
+
+def suite_rows(**changes) -> list[EvaluationRow]:
+    """Return rows in which a is better in two of three families, and b where things are large."""
+    better, worse = {"a": [1.0, 1.1], "b": [2.0, 2.1]}, {"a": [2.0, 2.1], "b": [1.0, 1.1]}
+    return [
+        *of_suite("mlp", 16, ("base",), better, **changes),
+        *of_suite("vit", 16, ("base",), better, **changes),
+        *of_suite("lm", 24, ("base",), worse, **changes),
+        *of_suite("mlp", 64, ("xl",), worse, **changes),
+        *of_suite("mlp", 128, ("xxl",), worse, **changes),
+        *of_suite("vit", 64, ("xl", "xxl"), worse, **changes),
+        *of_suite("lm", 72, ("xl", "xxl"), worse, **changes),
+    ]
+
+
+def test_a_suites_columns_are_sizes_and_average_over_families_whatever_their_widths():
+    ranking = rank_optimizers(suite_rows(), resamples=FEW)
+    names = [one.column for one in ranking.rows[0]]
+    assert names == ["base, step 500", "xl, step 500", "xxl, step 500", "average"]
+    assert ranks(ranking, "base, step 500") == {
+        "a": pytest.approx(4 / 3),
+        "b": pytest.approx(5 / 3),
+    }
+    for column in ("xl, step 500", "xxl, step 500"):
+        assert ranks(ranking, column) == {"a": 2, "b": 1}
+        assert standing(ranking, "a", column).tasks == 3
+    assert ranking.warnings == ()
+
+
+def test_a_family_that_a_column_lacks_is_named():
+    rows = [row for row in suite_rows() if row.suite_task != "lm-24"]
+    expected = {"ours": {"base": FAMILIES, "xl": FAMILIES}}
+    ranking = rank_optimizers(rows, resamples=FEW, families=expected)
+    assert warned(ranking, "'base, step 500' lacks the families: lm")
+    assert not warned(ranking, "'xl")
+    assert not warned(rank_optimizers(rows, resamples=FEW), "lacks the families"), "nobody knows"
+
+
+def test_tasks_of_no_size_are_ranked_along_the_axes_alone():
+    deep = of_suite("mlp", 32, (), {"a": [1.0], "b": [2.0]}, depth=16)
+    ranking = rank_optimizers([*suite_rows(), *deep], resamples=FEW)
+    assert ranking.rows == rank_optimizers(suite_rows(), resamples=FEW).rows
+    assert warned(ranking, "of no size", "mlp-32")
+    by_depth = rank_optimizers([*suite_rows(), *deep], "depth", FEW)
+    assert ranks(by_depth, "depth 16") == {"a": 1, "b": 2}
+    assert not warned(by_depth, "of no size")
+    with pytest.raises(DataError, match="none of these tasks has a size"):
+        rank_optimizers(deep)
+
+
+def test_rows_of_suites_and_others_have_columns_of_their_own():
+    other = suite_rows(suite="theirs")
+    plain = rows_of({"a": [1.0, 1.0], "b": [2.0, 2.0]}, width=8)
+    ranking = rank_optimizers([*suite_rows(), *other, *plain], resamples=FEW)
+    names = [one.column for one in ranking.rows[0]]
+    assert names[:3] == ["width 8, step 500", "ours base, step 500", "ours xl, step 500"]
+    assert "theirs xxl, step 500" in names
+
+
+def test_several_tasks_of_one_family_in_a_column_are_named():
+    rows = [*suite_rows(), *suite_rows(steps=1_000)]
+    ranking = rank_optimizers(rows, resamples=FEW)
+    assert warned(ranking, "several tasks of lm, mlp, vit", "'base, step 500'")
+
+
+def test_networks_of_one_family_may_differ_in_their_heads_along_an_axis():
+    rows = [row for row in suite_rows() if row.family == "vit"]
+    assert not warned(rank_optimizers(rows, "width", FEW), "more than width")
+    assert warned(rank_optimizers(suite_rows(), "width", FEW), "more than width", "lm on lm")
+
+
+def test_a_place_in_a_suite_does_not_change_the_bootstrap():
+    plain, placed = evaluation_row("a"), evaluation_row("a", suite="ours", sizes=("base",))
+    draws = [resampled_seeds(setting_of(row), (0, 1, 2), FEW) for row in (plain, placed)]
+    assert np.array_equal(*draws)

@@ -114,6 +114,10 @@ OTHER = {
     "at": (400, 500),
     "window": 49,
     "code_version": "0.2.0",
+    "suite": "paper",
+    "suite_task": "mlp-c10-3-128",
+    "family": "mlp-c10",
+    "sizes": ("base",),
 }
 """Another value for every field of an identity."""
 

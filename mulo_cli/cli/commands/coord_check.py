@@ -238,6 +238,7 @@ def _compile_widest(bench: Bench, group: Group, progress: "Display") -> "CheckPr
     Raises:
         UsageError: it does not.
     """
+    from mulo_cli.cli.memory import free_memory
     from mulo_cli.cli.tables import with_unit
     from mulo_cli.errors import UsageError
     from mulo_cli.studies.coord_check import compile_check
@@ -245,7 +246,7 @@ def _compile_widest(bench: Bench, group: Group, progress: "Display") -> "CheckPr
     widest = group.tasks[-1]
     progress.show(0, f"{group.optimizer.name} at width {widest.width}: compiling")
     programs = compile_check(widest, group.optimizer, bench.config)
-    free = _free_memory()
+    free = free_memory()
     if free is not None and programs.memory > free:
         raise UsageError(
             f"{group.optimizer.name} at width {widest.width} needs {with_unit(programs.memory)}B "
@@ -253,22 +254,6 @@ def _compile_widest(bench: Bench, group: Group, progress: "Display") -> "CheckPr
             f"give --widths that end below {widest.width}; the need grows with width squared",
         )
     return programs
-
-
-def _free_memory() -> int | None:
-    """Return the bytes that networks can have on the device, None where nobody tells."""
-    import jax
-
-    told = jax.devices()[0].memory_stats()
-    if told and "bytes_limit" in told:
-        return told["bytes_limit"] - told["bytes_in_use"]
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    available = facts.get("MemAvailable", "").split()
-    return int(available[0]) * 1024 if available else None
 
 
 def _measure(

@@ -1,6 +1,6 @@
 """`mulo evaluate`: train networks with optimizers and see which does best."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,12 +10,11 @@ from mulo_cli.cli.outcome import Outcome
 from mulo_cli.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from mulo_cli.assembly.suites import Job, PlannedTask, Workbench
     from mulo_cli.cli.interrupts import StopRequest
     from mulo_cli.cli.progress import Display
     from mulo_cli.cli.row_output import RowOutput
-    from mulo_cli.recipes.references import OptimizerReference
-    from mulo_cli.recipes.schema import TaskSection
-    from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask, NamedOptimizer
+    from mulo_cli.cli.suite_evaluation import Asked
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -28,11 +27,24 @@ mulo evaluate --optimizer muadam:tuned=runs/tune-muadam/best.json --widths 64..1
 
 mulo evaluate --optimizer adamw --optimizer sgd --output rows.jsonl --append
 
-mulo evaluate --optimizer adamw --optimizer muadam | mulo rank -
+mulo evaluate --suite desk --optimizer mulo-m-desk --optimizer muadam:learning_rate=0.03 | mulo rank
+
+mulo evaluate --suite paper --only 'mlp-*' --dry-run
 """
 
 BUILT_IN = ("adamw:learning_rate=0.01", "muadam:learning_rate=0.1")
 """What is compared when nobody says what to compare, besides the newest run."""
+
+PUBLISHED = ("adamw:preset=paper", "muadam:preset=paper")
+"""The same on a suite whose families have published values."""
+
+DATASET, NETWORK, WIDTHS, DEPTH, BATCH_SIZE = "digits", "mlp", "16..64", 3, 64
+"""What is trained outside of a suite."""
+
+STEPS, SEEDS, WINDOW = 500, 5, 50
+"""How it is trained."""
+
+THEIRS = "with --suite its tasks' own"
 
 
 def evaluate(
@@ -41,25 +53,71 @@ def evaluate(
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]|PATH",
             help="adamw, muadam, sgd with hyper-parameters under optax's names, tuned=FILE, "
-            "preset=paper/TASK, schedule=warmup-cosine, parametrization=mup|sp; a finished run or "
-            "an artefact. Repeatable.",
-            show_default="a small built-in suite and the newest run",
+            "preset=paper/TASK (preset=paper in a suite), schedule=warmup-cosine, "
+            "parametrization=mup|sp; a finished run or an artefact. Repeatable.",
+            show_default="a small built-in selection and the newest run",
         ),
     ] = None,
-    dataset: Annotated[str, typer.Option(help="Data set.")] = "digits",
-    task: Annotated[str, typer.Option(help="Network.")] = "mlp",
+    suite: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Evaluate a suite's tasks: paper, desk, a file."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN,...", help="Tasks of the suite: 'mlp-*'. Repeatable."),
+    ] = None,
+    limit_width: Annotated[
+        int | None, typer.Option(min=1, help="Leave out wider tasks of the suite.")
+    ] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out tasks whose data is not here.")
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set: a name, or a file or folder. With --suite, in place of every task's "
+            "that reads such data.",
+            show_default=f"{DATASET}; {THEIRS}",
+        ),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Network.", show_default=NETWORK)] = None,
     widths: Annotated[
-        str, typer.Option(help="128,512 or 16..64 (doubling) or 64..1024:x4.")
-    ] = "16..64",
-    depth: Annotated[int, typer.Option(min=1, help="Hidden layers.")] = 3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 64,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 500,
+        str | None,
+        typer.Option(help="128,512 or 16..64 (doubling) or 64..1024:x4.", show_default=WIDTHS),
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="Hidden layers.", show_default=str(DEPTH))
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Examples per step.", show_default=f"{BATCH_SIZE}; {THEIRS}"),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of each training.", show_default=f"{STEPS}; {THEIRS}"),
+    ] = None,
     at: Annotated[
         str | None,
         typer.Option(help="Steps whose smoothed loss is told: 100,300.", show_default="the last"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Networks per optimizer and width.")] = 5,
-    window: Annotated[int, typer.Option(min=1, help="Steps whose mean is the smoothed loss.")] = 50,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Networks per optimizer and task.", show_default=f"{SEEDS}; {THEIRS}"
+        ),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Steps whose mean is the smoothed loss.",
+            show_default=f"{WINDOW}; {THEIRS}",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Tell parameters, memory and operations; train nothing."),
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="File that keeps the rows.")] = None,
     append: Annotated[
         bool, typer.Option("--append", help="Skip rows that are in --output already.")
@@ -70,7 +128,10 @@ def evaluate(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Picture of loss against width and of the curves: FILE.png or .svg."),
+        typer.Option(
+            help="Picture of loss against width and of the curves: FILE.png or .svg; of a suite, "
+            "one for each family."
+        ),
     ] = None,
 ) -> Outcome:
     """Train networks with each optimizer and tell their smoothed training loss.
@@ -78,36 +139,36 @@ def evaluate(
     On a terminal a table; in a pipe one JSON line per trained network, as soon as it is done. The
     same command with --output and --append continues after an interruption.
     """
+    from mulo_cli.assembly.suites import Workbench
+    from mulo_cli.cli.cost_tables import tell_costs
     from mulo_cli.cli.interrupts import stop_request
     from mulo_cli.cli.row_output import RowOutput
-    from mulo_cli.recipes.references import parse_optimizer, parse_widths
-    from mulo_cli.recipes.schema import TaskSection
-    from mulo_cli.studies.evaluate import EvaluationConfig
+    from mulo_cli.cli.suite_evaluation import Asked, draw_rows, estimate, refuse_too_large
+    from mulo_cli.recipes.references import parse_optimizer
 
     terminal = Terminal()
-    asked = EvaluationConfig(steps, seeds, window, told_steps(at, steps, window))
-    section = TaskSection(dataset, task, list(parse_widths(widths)), depth, batch_size)
-    named = dict.fromkeys(optimizer or _built_in(terminal))
-    references = [parse_optimizer(text) for text in named]
-    _check_output(output, plot, append=append)
     lines = terminal.piped if format_ is None else format_ == "jsonl"
+    asked = Asked(
+        suite, tuple(only or ()), limit_width, skip_missing,
+        dataset, task, widths, depth, batch_size, steps, at, seeds, window,
+    )  # fmt: skip
+    plans = _plans(terminal, asked, dry_run=dry_run)
+    named = dict.fromkeys(optimizer or _built_in(terminal, plans))
+    references = [parse_optimizer(text) for text in named]
+    bench = Workbench()
+    if dry_run:
+        costs = estimate(terminal, bench, bench.jobs(plans, references))
+        return tell_costs(terminal, costs, lines=lines)
+    _check_output(output, plot, append=append)
     with stop_request() as request:
-        groups = _groups(references, section)
+        jobs = bench.jobs(plans, references)
+        if suite is not None:
+            refuse_too_large(estimate(terminal, bench, jobs))
         sink = RowOutput(terminal, output, lines=lines)
-        _run(terminal, groups, asked, sink, request)
+        _run(terminal, bench, jobs, sink, request)
     if plot is not None and sink.rows:
-        from mulo_cli.results.evaluation_plots import plot_evaluation
-
-        plot_evaluation(sink.rows, plot)
+        draw_rows(terminal, sink.rows, plot)
     return _end(terminal, sink, output, request, lines=lines)
-
-
-@dataclass(frozen=True)
-class Group:
-    """One optimizer at one width: networks of all seeds, trained in one program."""
-
-    optimizer: "NamedOptimizer"
-    task: "EvaluationTask"
 
 
 def told_steps(at: str | None, steps: int, window: int) -> tuple[int, ...]:
@@ -126,12 +187,58 @@ def told_steps(at: str | None, steps: int, window: int) -> tuple[int, ...]:
     return told
 
 
-def _built_in(terminal: Terminal) -> tuple[str, ...]:
-    """Return the optimizers of the built-in suite, and say that they were chosen."""
+def _plans(terminal: Terminal, asked: "Asked", *, dry_run: bool) -> list["PlannedTask"]:
+    """Return what is to be trained: a suite's tasks, or one network at several widths.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+    from mulo_cli.cli.suite_evaluation import plan_suite, with_data_here
+    from mulo_cli.errors import UsageError
+
+    of_suites = {"--only": asked.only, "--limit-width": asked.limit_width}
+    of_networks = {"--task": asked.task, "--widths": asked.widths, "--depth": asked.depth}
+    foreign = (
+        {"--skip-missing": asked.skip_missing, **of_suites} if asked.suite is None else of_networks
+    )
+    given = [name for name, value in foreign.items() if value]
+    if given and asked.suite is None:
+        raise UsageError(f"{given[0]} is about tasks of a suite", "add --suite paper, for example")
+    if given:
+        raise UsageError(
+            f"{given[0]} does not go with --suite: its tasks say what is trained",
+            "choose tasks with --only and --limit-width, or leave --suite away",
+        )
+    if asked.suite is None:
+        return _plain_plans(asked)
+    plans = plan_suite(terminal, asked)
+    return plans if dry_run else with_data_here(terminal, plans, skip_missing=asked.skip_missing)
+
+
+def _plain_plans(asked: "Asked") -> list["PlannedTask"]:
+    from mulo_cli.assembly.suites import PlannedTask
+    from mulo_cli.recipes.references import parse_widths
+    from mulo_cli.recipes.schema import TaskSection
+    from mulo_cli.studies.evaluate import EvaluationConfig
+
+    steps, window = asked.steps or STEPS, asked.window or WINDOW
+    told = told_steps(asked.at, steps, window)
+    config = EvaluationConfig(steps, asked.seeds or SEEDS, window, told)
+    what = (asked.dataset or DATASET, asked.task or NETWORK)
+    how = (asked.depth or DEPTH, asked.batch_size or BATCH_SIZE)
+    return [
+        PlannedTask(TaskSection(*what, [width], *how), config)
+        for width in parse_widths(asked.widths or WIDTHS)
+    ]
+
+
+def _built_in(terminal: Terminal, plans: Sequence["PlannedTask"]) -> tuple[str, ...]:
+    """Return the optimizers of the built-in selection, and say that they were chosen."""
     from mulo_cli.results.run_directory import newest_finished_run
 
     run = newest_finished_run()
-    chosen = (*BUILT_IN, *([str(run)] if run else []))
+    published = all(plan.preset is not None for plan in plans)
+    chosen = (*(PUBLISHED if published else BUILT_IN), *([str(run)] if run else []))
     nothing = "" if run else " (there is no finished run in ./runs to set beside them)"
     terminal.info(f"no --optimizer given, comparing {', '.join(chosen)}{nothing}")
     return chosen
@@ -152,25 +259,10 @@ def _check_output(output: Path | None, plot: Path | None, *, append: bool) -> No
         prepare_plot(plot)
 
 
-def _groups(references: list["OptimizerReference"], section: "TaskSection") -> list[Group]:
-    """Build everything first, so that a wrong word costs no time."""
-    from mulo_cli.assembly.datasets import build_dataset
-    from mulo_cli.assembly.optimizers import build_named_optimizer
-    from mulo_cli.assembly.tasks import build_evaluation_task
-
-    optimizers = [build_named_optimizer(reference) for reference in references]
-    loaded = build_dataset(section.dataset)
-    return [
-        Group(one, build_evaluation_task(section, loaded, width, one.parametrization))
-        for width in section.widths
-        for one in optimizers
-    ]
-
-
 def _run(
     terminal: Terminal,
-    groups: list[Group],
-    asked: "EvaluationConfig",
+    bench: "Workbench",
+    jobs: Sequence["Job"],
     sink: "RowOutput",
     request: "StopRequest",
 ) -> None:
@@ -178,45 +270,47 @@ def _run(
     from mulo_cli.results.environment import code_version
     from mulo_cli.studies.evaluate import identities
 
-    progress = display(terminal, "step")
-    progress.start(0, len(groups) * asked.steps)
+    progress, done = display(terminal, "step"), 0
+    progress.start(0, sum(job.plan.config.steps for job in jobs))
     try:
-        for number, group in enumerate(groups):
+        for job in jobs:
             if request():
                 return
-            wanted = identities(group.task, group.optimizer, asked, code_version())
+            wanted = identities(job.task, job.optimizer, job.plan.config, code_version())
             known = [sink.find(identity) for identity in wanted]
             if all(known):
                 for row in filter(None, known):
                     sink.take(row)
             else:
-                _train(group, asked, sink, request, progress, number * asked.steps)
+                _train(bench, job, sink, request, progress, done)
+            done += job.plan.config.steps
     finally:
         progress.stop()
 
 
 def _train(
-    group: Group,
-    asked: "EvaluationConfig",
+    bench: "Workbench",
+    job: "Job",
     sink: "RowOutput",
     request: "StopRequest",
     progress: "Display",
     before: int,
 ) -> None:
-    """Train one group to its end, or until somebody wants to stop."""
+    """Train one optimizer on one task to its end, or until somebody wants to stop."""
+    from mulo_cli.cli.suite_evaluation import called
     from mulo_cli.results.environment import code_version
     from mulo_cli.studies.evaluate import Progress, evaluate
 
-    where = f"{group.optimizer.name} at width {group.task.width}"
+    where, config = called(job), job.plan.config
     progress.show(before, f"{where}: compiling")
-    for record in evaluate(group.task, group.optimizer, asked, code_version()):
+    for record in evaluate(bench.with_data(job), job.optimizer, config, code_version()):
         if not isinstance(record, Progress):
             sink.take(record)
         elif request():
             return
         else:
             told = f"{where}: step {record.step}, loss {record.loss:.3f}"
-            progress.show(before + record.step, told, important=record.step == asked.steps)
+            progress.show(before + record.step, told, important=record.step == config.steps)
 
 
 def _end(
@@ -227,10 +321,13 @@ def _end(
     *,
     lines: bool,
 ) -> Outcome:
+    from mulo_cli.cli.suite_tables import suite_table
     from mulo_cli.cli.tables import evaluation_table
 
     if sink.rows and not lines:
-        for step in sink.rows[0].at:
+        if sink.rows[0].suite:
+            terminal.result(suite_table(sink.rows))
+        for step in () if sink.rows[0].suite else sink.rows[0].at:
             terminal.result(evaluation_table(sink.rows, step))
     if output is not None:
         terminal.info(f"{len(sink.rows)} rows, {sink.fresh} of them new, are in {output}")

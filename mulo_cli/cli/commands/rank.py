@@ -48,7 +48,7 @@ def rank(
     ] = None,
     by: Annotated[
         Literal["size", "width", "depth", "horizon"],
-        typer.Option(help="Columns: width x step (size), or one of these axes alone."),
+        typer.Option(help="Columns: width (in a suite: size) x step, or one of these axes alone."),
     ] = "size",
     resamples: Annotated[
         int,
@@ -65,11 +65,15 @@ def rank(
 
     What is missing, doubled or not comparable is named on stderr, and never averaged.
     """
+    from mulo_cli.recipes.suite_file import suite_names
+    from mulo_cli.recipes.suites import load_suite
     from mulo_cli.results.ranking import rank_optimizers
 
     terminal = Terminal()
     rows = _all_rows(terminal, _sources(files or []))
-    ranking = rank_optimizers(rows, by, resamples)
+    named = {row.suite for row in rows}.intersection(suite_names())
+    families = {name: load_suite(name).families_by_size for name in named}
+    ranking = rank_optimizers(rows, by, resamples, families)
     for warning in ranking.warnings:
         terminal.warning(warning)
     _refuse_nothing_ranked(ranking)

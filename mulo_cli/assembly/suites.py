@@ -1,0 +1,210 @@
+"""From a suite's tasks to trainings: what is trained how, on which data, by which optimizer."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import jax
+
+from mulo_cli.assembly.datasets import build_dataset, dataset_options, find_dataset
+from mulo_cli.assembly.optimizers import build_named_optimizer
+from mulo_cli.assembly.shelves import look_up
+from mulo_cli.assembly.tasks import build_evaluation_task
+from mulo_cli.datasets.base import Dataset
+from mulo_cli.datasets.mapped import RESIDENT_LIMIT
+from mulo_cli.errors import MuloError
+from mulo_cli.optimizees.catalogue import OPTIMIZEES
+from mulo_cli.recipes.references import OptimizerReference, parse_named
+from mulo_cli.recipes.schema import TaskSection
+from mulo_cli.recipes.suites import SuiteTask
+from mulo_cli.results.records import NOWHERE, SuitePlace
+from mulo_cli.studies.costs import TrainingCosts, size_in_bytes, training_costs
+from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask, NamedOptimizer
+
+OF_FAMILY = "paper"
+"""The preset that stands for the papers' values on a task's own family."""
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """A task that is to be trained.
+
+    Attributes:
+        section: what is trained, at one width.
+        config: how.
+        place: in a suite.
+        preset: the papers' values for baselines on its family.
+    """
+
+    section: TaskSection
+    config: EvaluationConfig
+    place: SuitePlace = NOWHERE
+    preset: str | None = None
+
+    @property
+    def width(self) -> int:
+        """Of the network."""
+        return self.section.widths[0]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One optimizer on one task: networks of all seeds, trained in one program.
+
+    Attributes:
+        plan: the task.
+        optimizer: trains it.
+        task: the task with its data, or with the shapes of its data.
+    """
+
+    plan: PlannedTask
+    optimizer: NamedOptimizer
+    task: EvaluationTask
+
+
+class Workbench:
+    """Builds tasks; data sets are described once, and the arrays of one at a time are loaded."""
+
+    def __init__(self) -> None:
+        self._described: dict[str, Dataset] = {}
+        self._loaded: tuple[str, Dataset] | None = None
+
+    def jobs(
+        self, plans: Iterable[PlannedTask], references: Sequence[OptimizerReference]
+    ) -> list[Job]:
+        """Build every optimizer on every task, without data, so that a wrong word costs no time.
+
+        Raises:
+            MuloError: something that cannot be built; says on which task of a suite.
+        """
+        built: dict[tuple[str, str | None], NamedOptimizer] = {}
+        jobs = []
+        for plan in plans:
+            dataset = self.described(plan.section.dataset)
+            for reference in _on_family(references, plan.preset):
+                key = (reference.text, reference.preset)
+                optimizer = built[key] = built.get(key) or build_named_optimizer(reference)
+                jobs.append(Job(plan, optimizer, _task(plan, dataset, optimizer)))
+        return jobs
+
+    def with_data(self, job: Job) -> EvaluationTask:
+        """Return the task of a job with its data on the device; other data makes room for it."""
+        name = job.plan.section.dataset
+        dataset = self.described(name)
+        if _has_arrays(dataset):
+            return job.task
+        if self._loaded is None or self._loaded[0] != name:
+            self._loaded = None  # before the next one comes
+            self._loaded = (name, build_dataset(name))
+        return _task(job.plan, self._loaded[1], job.optimizer)
+
+    def costs(self, job: Job) -> TrainingCosts:
+        """Tell what a job costs, from shapes alone."""
+        resting = self.resting_bytes(job.plan.section.dataset)
+        return training_costs(job.task, job.optimizer, job.plan.config, resting)
+
+    def resting_bytes(self, name: str) -> int:
+        """Return the bytes of a data set that rest on the device: pixels may stay in their file."""
+        reference = parse_named(name)
+        feed = dataset_options(reference, find_dataset(reference.name).options).feed
+        limit = {"auto": RESIDENT_LIMIT, "always": 0, "never": None}[feed]
+        total = 0
+        for arrays in self.described(name).splits.values():
+            size = size_in_bytes(arrays)
+            pixels = size_in_bytes(arrays["inputs"]) if "inputs" in arrays else 0
+            total += size - pixels if limit is not None and pixels > limit else size
+        return total
+
+    def described(self, name: str) -> Dataset:
+        """Return a data set, if possible with shapes in place of arrays."""
+        if name not in self._described:
+            self._described[name] = build_dataset(name, with_data=False)
+        return self._described[name]
+
+
+def fitting(tasks: Iterable[SuiteTask], dataset: str) -> list[SuiteTask]:
+    """Put another data set under every task whose network can read it; return these.
+
+    Raises:
+        UsageError: there is no such data set.
+    """
+    kind = find_dataset(parse_named(dataset).name).kind
+    return [
+        dataclasses.replace(task, dataset=dataset)
+        for task in tasks
+        if look_up("optimizee", parse_named(task.network).name, OPTIMIZEES).reads == kind
+    ]
+
+
+def plan_task(task: SuiteTask, seeds: int, window: int) -> PlannedTask:
+    """Return a task of a suite as a training.
+
+    Args:
+        task: complete.
+        seeds: networks per optimizer.
+        window: steps of the smoothed loss.
+    """
+    return PlannedTask(
+        TaskSection(task.dataset, task.network, [task.width], task.depth, task.batch_size),
+        EvaluationConfig(task.steps, seeds, window, task.at),
+        SuitePlace(task.suite, task.name, task.family, task.sizes),
+        task.preset,
+    )
+
+
+def by_dataset(plans: Iterable[PlannedTask]) -> list[PlannedTask]:
+    """Order trainings so that each data set is needed for one stretch of them only."""
+    plans = list(plans)
+    datasets = list(dict.fromkeys(plan.section.dataset for plan in plans))
+    return sorted(plans, key=lambda plan: datasets.index(plan.section.dataset))
+
+
+def distinct(plans: Iterable[PlannedTask]) -> tuple[list[PlannedTask], dict[str, str]]:
+    """Keep one of trainings that are the same but for their names.
+
+    Returns:
+        The first of each; name of each other -> name of the first.
+    """
+    first: dict[str, PlannedTask] = {}
+    doubles = {}
+    for plan in plans:
+        kept = first.setdefault(repr((plan.section, plan.config)), plan)
+        if kept is not plan:
+            doubles[plan.place.suite_task] = kept.place.suite_task
+    return list(first.values()), doubles
+
+
+def absent_data(plans: Iterable[PlannedTask]) -> dict[str, list[str]]:
+    """Return data set -> tasks that need it, for those sets that are not on this machine."""
+    absent: dict[str, list[str]] = {}
+    for plan in plans:
+        name = plan.section.dataset
+        if name in absent or not find_dataset(parse_named(name).name).present:
+            absent.setdefault(name, []).append(plan.place.suite_task)
+    return absent
+
+
+def _on_family(
+    references: Iterable[OptimizerReference], preset: str | None
+) -> Iterable[OptimizerReference]:
+    """Return optimizers with the published values for a family where they ask for such."""
+    for reference in references:
+        if preset is not None and reference.preset == OF_FAMILY:
+            yield dataclasses.replace(reference, preset=f"{OF_FAMILY}/{preset}")
+        else:
+            yield reference
+
+
+def _task(plan: PlannedTask, dataset: Dataset, optimizer: NamedOptimizer) -> EvaluationTask:
+    try:
+        task = build_evaluation_task(plan.section, dataset, plan.width, optimizer.parametrization)
+    except MuloError as error:
+        if plan.place is NOWHERE:
+            raise
+        raise type(error)(f"{plan.place.suite_task}: {error.message}", error.hint) from error
+    return dataclasses.replace(task, place=plan.place)
+
+
+def _has_arrays(dataset: Dataset) -> bool:
+    leaves = jax.tree.leaves(dict(dataset.splits))
+    return not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)

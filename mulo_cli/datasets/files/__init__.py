@@ -1,0 +1,1 @@
+"""Readers of image files in the formats people have them in."""

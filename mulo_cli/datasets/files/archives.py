@@ -1,0 +1,140 @@
+"""One view of folders, zips, tars and single files: members with a name, and bytes to be read.
+
+Nothing is ever extracted: a member's name says where it belongs, never where it is written.
+"""
+
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+
+from mulo_cli.datasets.files.members import Member, decoded
+from mulo_cli.datasets.files.streams import unreadable
+from mulo_cli.errors import DataError, shortened
+
+PASSED_OVER = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+"""What systems leave beside a user's files, in lower case; names that begin with a dot as well."""
+
+DEPTH_LIMIT = 12
+"""Folders within folders; the deepest known layout has five."""
+
+TAR_LIMIT = 2**40
+"""Bytes that a tar may unpack to: listing it means to unpack it. ImageNet's has 1.4e11."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Iterator[Member]]:
+    """List the members of a folder, a zip or a tar; another file is its only member.
+
+    Args:
+        path: where it is.
+
+    Yields:
+        the members, found as they are asked for and readable while the context lasts.
+
+    Raises:
+        DataError: it is missing, damaged or cannot be read.
+    """
+    with unreadable(shortened(str(path))):
+        if path.is_dir():
+            yield _numbered(_walk(path, (), ()))
+        elif _is_zip(path):
+            with zipfile.ZipFile(path) as archive:
+                yield _numbered(_zip_members(archive))
+        elif _is_tar(path):
+            with tarfile.open(path) as archive:
+                yield _numbered(_tar_members(archive))
+        else:
+            yield iter([_file(path, (decoded(os.fsencode(path.name)),))])
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except (EOFError, OSError):
+        return False  # a packed file that is cut short: its reader says so
+
+
+def _numbered(found: Iterator[Member]) -> Iterator[Member]:
+    """Number members as they lie, and leave out what nobody put there on purpose."""
+    for place, member in enumerate(found):
+        if member.parts and not any(_is_litter(part) for part in member.parts):
+            yield Member(member.parts, member.size, place, member.open_raw)
+
+
+def _is_litter(part: str) -> bool:
+    return part.startswith(".") or part.lower() in PASSED_OVER
+
+
+def _file(path: Path, parts: tuple[str, ...]) -> Member:
+    return Member(parts, path.stat().st_size, 0, lambda: path.open("rb"))
+
+
+def _walk(folder: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> Iterator[Member]:
+    """Find files below a folder, in order of their names; follow links, but not in circles."""
+    real = folder.resolve()
+    if real in above or len(parts) > DEPTH_LIMIT:
+        raise DataError(
+            f"folder {shortened(str(folder))} leads back into itself or lies too deep",
+            "remove the link, or give a folder further down",
+        )
+    for entry in sorted(folder.iterdir()):
+        name = decoded(os.fsencode(entry.name))
+        if _is_litter(name):
+            continue
+        if entry.is_dir():
+            yield from _walk(entry, (*parts, name), (*above, real))
+        elif entry.is_file():
+            yield _file(entry, (*parts, name))
+        else:
+            raise DataError(
+                f"{shortened(str(entry))} is neither a file nor a folder, or a link to nothing",
+                "remove it",
+            )
+
+
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if not info.is_dir():
+            name = _zip_name(info)
+            yield Member(_clean(name), info.file_size, 0, lambda info=info: archive.open(info))
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name; many programs write UTF-8 (or another tongue) without saying so."""
+    says_utf8 = info.flag_bits & 0x800
+    name = info.filename if says_utf8 else decoded(info.filename.encode("cp437"), "cp437")
+    return name.replace("\\", "/")
+
+
+def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
+    total = 0
+    for info in archive:
+        total += info.size
+        if total > TAR_LIMIT:
+            raise DataError(
+                f"{shortened(info.name)} makes this archive unpack to {total:,} bytes",
+                f"at most {TAR_LIMIT:,} bytes are read: is this the right file?",
+            )
+        if info.isreg():
+            name = decoded(os.fsencode(info.name))
+            yield Member(_clean(name), info.size, 0, lambda info=info: _tar_file(archive, info))
+
+
+def _tar_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> BufferedReader:
+    file = archive.extractfile(info)
+    if not isinstance(file, BufferedReader):
+        raise OSError("not a regular file")
+    return file
+
+
+def _clean(name: str) -> tuple[str, ...]:
+    return tuple(part for part in name.split("/") if part not in ("", ".", ".."))

@@ -1,0 +1,187 @@
+"""Folders and archives of image files, one folder per class: decoded into one array."""
+
+import itertools
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mulo_cli.datasets.files.image_layout import Example, lay_out
+from mulo_cli.datasets.files.labelled import counted
+from mulo_cli.datasets.files.members import Member
+from mulo_cli.datasets.files.pictures import MAGIC_SIZE, Picture, is_image
+from mulo_cli.datasets.files.streams import ARRAY_LIMIT, first_bytes, read_small
+from mulo_cli.datasets.stored import StoredImages
+from mulo_cli.errors import DataError
+
+FILE_LIMIT = 2**28
+"""Bytes of one image file."""
+
+PEEKED = 64
+"""Files whose first bytes tell whether a folder is one of images."""
+
+BATCH = 32
+"""Files handed to a thread at a time."""
+
+WORKERS_LIMIT = 16
+AHEAD = 4
+"""Batches per thread that are read before they are wanted."""
+
+
+def is_image_folder(members: Sequence[Member]) -> bool:
+    """Tell whether at least half of the files in folders are images, by the first bytes of some."""
+    inner = [member for member in members if len(member.parts) > 1]
+    every = max(1, len(inner) // PEEKED)
+    peeked = inner[::every]
+    images = sum(is_image(first_bytes(member, MAGIC_SIZE)) for member in peeked)
+    return 0 < len(peeked) <= 2 * images
+
+
+def read_image_folders(members: Sequence[Member], shown: str, resize: int = 0) -> StoredImages:
+    """Read images that lie in one folder per class.
+
+    Args:
+        members: files of a folder or an archive.
+        shown: its name, for errors.
+        resize: side in pixels that rows and columns are both brought to; 0 keeps them.
+
+    Returns:
+        greyscale images, uint8[n, r, c], where all are; else colour images, uint8[n, r, c, 3].
+
+    Raises:
+        DataError: no class can be told, a file is no image, or images differ in size.
+    """
+    layout = lay_out(members, shown)
+    examples = [*layout.splits["train"], *layout.splits["test"]]
+    pixels = PixelRows(len(examples), shown)
+    for row, picture in _pictures(examples, resize):
+        pixels.put(row, picture, examples[row].member.shown)
+    inputs = pixels.rows
+    targets = np.asarray([example.label for example in examples], np.int32)
+    train = len(layout.splits["train"])
+    splits = {
+        "train": {"inputs": inputs[:train], "targets": targets[:train]},
+        "test": {"inputs": inputs[train:], "targets": targets[train:]},
+    }
+    notes = (*layout.notes, *pixels.notes(resize))
+    return StoredImages(splits, len(layout.classes), layout.classes, notes)
+
+
+class PixelRows:
+    """One array for all images, filled in any order; it becomes colour when the first such comes.
+
+    Args:
+        count: number of images.
+        shown: the set's name, for errors.
+    """
+
+    def __init__(self, count: int, shown: str) -> None:
+        self.rows: UInt8[np.ndarray, "n r c *ch"] = np.empty((count, 0, 0), np.uint8)
+        self._shown = shown
+        self._first = ""
+        self._conversions: Counter[tuple[str, str]] = Counter()
+        self._sizes: Counter[tuple[int, int]] = Counter()
+        self._grey = 0
+
+    def put(self, row: int, picture: Picture, shown: str) -> None:
+        """Put one image in its row.
+
+        Raises:
+            DataError: it differs in size from the first one.
+        """
+        size = picture.pixels.shape[:2]
+        if not self._first:
+            self._first = shown
+            self._allocate(picture.pixels.shape)
+        if size != self.rows.shape[1:3]:
+            raise DataError(
+                f"images differ in size: {self._first} has {_by(self.rows.shape[1:3])} pixels, "
+                f"{shown} has {_by(size)}",
+                "bring all to one size, for example with `:resize=32` behind the path "
+                "(`--resize 32` of `mulo data prepare`)",
+            )
+        is_grey = picture.pixels.ndim == 2
+        if not is_grey and self.rows.ndim == 3:
+            grey = self.rows
+            self._allocate((*size, 3))
+            self.rows[:] = grey[..., None]
+        spread = is_grey and self.rows.ndim == 4
+        self.rows[row] = picture.pixels[..., None] if spread else picture.pixels
+        self._grey += is_grey
+        if picture.conversion:
+            self._conversions[picture.conversion] += 1
+        self._sizes[picture.original] += 1
+
+    def notes(self, resize: int) -> tuple[str, ...]:
+        """Say what was done to images, with numbers."""
+        told = [
+            f"{counted(number, kind)} {done}"
+            for (kind, done), number in sorted(self._conversions.items())
+        ]
+        if self._grey and self.rows.ndim == 4:
+            told.append(f"{counted(self._grey, 'greyscale image')} read as RGB")
+        changed = {s: n for s, n in self._sizes.items() if resize and s != (resize, resize)}
+        if changed:
+            number = sum(changed.values())
+            told.append(f"{counted(number, 'image')} brought to {resize}x{resize} pixels")
+        oblong = sum(n for (columns, rows), n in changed.items() if columns != rows)
+        if oblong:
+            told.append(f"{counted(oblong, 'oblong image')} squeezed into the square, not cut")
+        return tuple(told)
+
+    def _allocate(self, shape: Sequence[int]) -> None:
+        whole = (len(self.rows), *shape)
+        size = int(np.prod(whole, dtype=np.int64))
+        if size > ARRAY_LIMIT:
+            raise DataError(
+                f"the images of {self._shown} are {size:,} bytes when decoded",
+                f"at most {ARRAY_LIMIT:,} are read: make them smaller, for example with "
+                "`:resize=64` behind the path",
+            )
+        self.rows = np.empty(whole, np.uint8)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return f"{shape[1]}x{shape[0]}"
+
+
+def _pictures(examples: Sequence[Example], resize: int) -> Iterator[tuple[int, Picture]]:
+    """Decode all images, each with its row: read one after the other, decoded in threads.
+
+    Pillow decodes without holding the interpreter; an archive has one reader at a time.
+    """
+    order = sorted(range(len(examples)), key=lambda row: examples[row].member.place)
+    workers = min(WORKERS_LIMIT, os.cpu_count() or 1)
+    contents = (
+        [
+            (row, read_small(examples[row].member, FILE_LIMIT), examples[row].member.shown)
+            for row in batch
+        ]
+        for batch in _batches(order)
+    )
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[list[tuple[int, Picture]]]] = deque()
+        try:
+            for batch in contents:
+                waiting.append(pool.submit(_decode_batch, batch, resize))
+                if len(waiting) > AHEAD * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _batches(rows: Iterable[int]) -> Iterator[list[int]]:
+    iterator = iter(rows)
+    while batch := list(itertools.islice(iterator, BATCH)):
+        yield batch
+
+
+def _decode_batch(batch: list[tuple[int, bytes, str]], resize: int) -> list[tuple[int, Picture]]:
+    from mulo_cli.datasets.files.decoding import decode  # Pillow, only wanted here
+
+    return [(row, decode(content, shown, resize)) for row, content, shown in batch]

@@ -1,0 +1,198 @@
+"""The keys of a suite's file, their types and their bounds.
+
+A suite file names families (a kind of network on a data set) and tasks, each of one family at one
+width and depth; what a task does not say it has from its family, else from the suite.
+"""
+
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from mulo_cli.errors import RecipeError, shortened
+from mulo_cli.recipes.nearest import nearest_hint
+from mulo_cli.recipes.schema import STRICT, PositiveInt
+
+LIBRARY = resources.files("mulo_cli") / "tasks" / "suites"
+
+SIZES = ("base", "large", "xl", "xxl")
+"""Sizes of tasks, the smallest first: muLO (Therien et al., 2025), Table 1; base: v2 (2024)."""
+
+Size: TypeAlias = Literal["base", "large", "xl", "xxl"]
+Axis: TypeAlias = Literal["width", "depth", "horizon"]
+
+_NAME = re.compile("[a-z0-9][a-z0-9._-]*")
+"""Names that can be typed in a shell and told apart from a pattern."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class FamilySection:
+    """A kind of network on a data set.
+
+    Attributes:
+        title: what people call it.
+        dataset: as after --dataset.
+        network: as after --task.
+        batch_size: examples per step.
+        length: tokens of an example (text only).
+        preset: values that the papers' baselines have on this family, without `paper/`.
+    """
+
+    title: str
+    dataset: str
+    network: str
+    batch_size: PositiveInt
+    length: PositiveInt | None = None
+    preset: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class TaskEntry:
+    """One task as written; what is None comes from its family or from the suite.
+
+    Attributes:
+        identifier: as the source prints it.
+        axis: along which the source varies its tasks here.
+        sizes: which sizes of its family it is; the widest task may be xl and xxl.
+        deviations: names of what is not as the source prints it.
+    """
+
+    family: str
+    depth: PositiveInt
+    width: PositiveInt
+    identifier: str = ""
+    axis: Axis = "width"
+    sizes: list[Size] = dataclasses.field(default_factory=list)
+    network: str | None = None
+    batch_size: PositiveInt | None = None
+    length: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    at: list[PositiveInt] | None = None
+    deviations: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True, config=STRICT)
+class SuiteFile:
+    """A suite as written."""
+
+    name: str
+    description: str
+    source: str
+    steps: PositiveInt
+    at: Annotated[list[PositiveInt], Field(min_length=1)]
+    seeds: PositiveInt
+    window: PositiveInt
+    families: Annotated[dict[str, FamilySection], Field(min_length=1)]
+    tasks: Annotated[dict[str, TaskEntry], Field(min_length=1)]
+    deviations: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SuiteFile":
+        taken: dict[tuple[str, str], str] = {}
+        for name, task in self.tasks.items():
+            _check_names(name, task, self)
+            _check_steps(name, task.at or self.at, task.steps or self.steps, self.window)
+            for size in task.sizes:
+                other = taken.setdefault((task.family, size), name)
+                if other != name:
+                    raise ValueError(f"{other} and {name} are both {size} in {task.family}")
+        return self
+
+
+def suite_names() -> list[str]:
+    """Return the names of the suites that ship with the package."""
+    return sorted(f.name.removesuffix(".toml") for f in LIBRARY.iterdir() if f.name[-5:] == ".toml")
+
+
+def read_suite_file(reference: str) -> SuiteFile:
+    """Read a suite that ships, or a TOML file.
+
+    Raises:
+        RecipeError: no such suite, a malformed file, an unknown key, a value out of bounds.
+    """
+    shipped = reference in suite_names()
+    values = _parse(reference)
+    _refuse_unknown_keys(values, reference)
+    try:
+        # strict types, but tables as sections: pydantic's strict mode allows this for JSON only
+        written = TypeAdapter(SuiteFile).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(
+            f"suite {reference!r}: {where}{': ' if where else ''}{what}",
+            "docs/reference/suites.md tells every key",
+        ) from None
+    if not shipped and written.name in suite_names():
+        raise RecipeError(
+            f"suite {reference!r} is named {written.name!r}, as one that ships",
+            "ranks would mix them: give it another name",
+        )
+    return written
+
+
+def _check_names(name: str, task: TaskEntry, suite: SuiteFile) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"task {shortened(name)}: names are of a-z, 0-9, '.', '_' and '-'")
+    if task.family not in suite.families:
+        hint = nearest_hint(task.family, suite.families)
+        raise ValueError(f"task {name}: unknown family {shortened(task.family)} ({hint})")
+    for one in task.deviations:
+        if one not in suite.deviations:
+            hint = nearest_hint(one, suite.deviations)
+            raise ValueError(f"task {name}: unknown deviation {shortened(one)} ({hint})")
+
+
+def _check_steps(name: str, at: Sequence[int], steps: int, window: int) -> None:
+    if not at or list(at) != sorted(set(at)) or at[-1] > steps:
+        raise ValueError(f"task {name}: at = {list(at)} does not ascend up to steps = {steps}")
+    if window > at[0]:
+        raise ValueError(f"task {name}: window = {window} is longer than at = {at[0]}")
+
+
+def _parse(reference: str) -> dict[str, Any]:
+    if "\0" in reference:
+        raise RecipeError(f"{reference!r} is not a file name", "give a suite's name or file")
+    try:
+        if reference in suite_names():
+            return tomllib.loads((LIBRARY / f"{reference}.toml").read_text("utf-8"))
+        return tomllib.loads(Path(reference).read_text("utf-8"))
+    except UnicodeDecodeError:
+        raise RecipeError(f"suite {reference!r} is not a text file", "give a TOML file") from None
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(
+            f"suite {reference!r} is not valid TOML: {error}", "mend the file at that place"
+        ) from None
+    except OSError as error:
+        if reference.endswith(".toml") or "/" in reference:
+            raise RecipeError(
+                f"suite {reference!r} cannot be read: {error.strerror}",
+                f"give a readable TOML file, or one of {', '.join(suite_names())}",
+            ) from None
+        raise RecipeError(
+            f"there is no suite {reference!r}",
+            nearest_hint(reference, suite_names()) + ", or give the path of a TOML file",
+        ) from None
+
+
+def _refuse_unknown_keys(values: Mapping[str, Any], origin: str) -> None:
+    tables = [(SuiteFile, "", values)]
+    for section, kind in (("families", FamilySection), ("tasks", TaskEntry)):
+        inner = values.get(section)
+        for name, table in inner.items() if isinstance(inner, dict) else ():
+            tables += [(kind, f"{section}.{name}.", table)] if isinstance(table, dict) else []
+    for kind, prefix, table in tables:
+        known = [field.name for field in dataclasses.fields(kind)]
+        for key in table:
+            if key not in known:
+                raise RecipeError(
+                    f"unknown key {prefix + key!r} in suite {origin!r}", nearest_hint(key, known)
+                )
