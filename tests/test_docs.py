@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = ("meta-train", "evaluate", "coord-check", "tune-adam", "rank", "roles")
 WEIGHTS = ("weights inspect", "weights import", "weights export")
 DATA = ("data list", "data prepare", "data show")
+TASKS = ("tasks list",)
 
 
 def text(name: str) -> str:
@@ -36,7 +37,7 @@ def test_readme_begins_with_the_two_commands():
         assert ".." not in block, "the commands need nothing outside the clone"
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *WEIGHTS, *DATA])
+@pytest.mark.parametrize("command", [*COMMANDS, *WEIGHTS, *DATA, *TASKS])
 def test_every_option_is_in_the_manual(tmp_path, command):
     manual = text("docs/reference/commands.md")
     assert f"`mulo {command}`" in manual

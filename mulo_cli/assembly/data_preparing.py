@@ -190,7 +190,7 @@ def _prepare_files(asked: Preparation) -> Iterator[Progress]:
     if wrong:
         raise UsageError(f"{wrong[0]} does not fit: {asked.source} is {kind}", "leave it away")
     with draft_of(data_folder() / asked.name, overwrite=asked.overwrite) as draft:
-        yield Progress(0, 1, f"reading {kind}")
+        yield Progress(0, 0, f"reading {kind}")
         if kind == "images":
             stored = read_images(asked.source, asked.resize or 0)
             yield from write_images(draft, stream_of(stored), origin)

@@ -40,7 +40,7 @@ ImageBlock: TypeAlias = tuple[UInt8[np.ndarray, "m r c *ch"], Int[np.ndarray, " 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the preparation is."""
+    """How far the preparation is; a total of 0 is not known yet."""
 
     done: int
     total: int

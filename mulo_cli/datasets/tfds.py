@@ -1,6 +1,6 @@
 """Data sets from tensorflow-datasets; the only file that imports it, when one is asked for.
 
-TensorFlow is never imported. What `tfds build` has prepared in the array_record format is read
+TensorFlow is never imported. What tfds has prepared in the array_record format is read
 through `tfds.data_source`. Where nothing is prepared, tfds' own builder reads the publisher's
 archives - downloaded by tfds or placed by hand, compared with the checksums that tfds knows - and
 its examples are taken as they come, without the records that only TensorFlow could write.
@@ -139,7 +139,7 @@ class Opened:
 
 
 def open_records(benchmark: Benchmark) -> Opened | None:
-    """Open what `tfds build` has prepared; None where there is nothing.
+    """Open what tfds has prepared; None where there is nothing.
 
     Raises:
         DataError: it is damaged, or in a format that cannot be read without TensorFlow.
@@ -243,8 +243,8 @@ def archives_hint(benchmark: Benchmark) -> str:
 
 
 RECORDS_HINT = (
-    "prepare it again with `tfds build --file_format=array_record --overwrite`, or give --from "
-    "with a folder of the published archives"
+    "move it away and prepare it again in the format array_record, or give --from with a folder "
+    "of the published archives"
 )
 
 

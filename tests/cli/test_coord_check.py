@@ -11,9 +11,9 @@ from rich.console import Console
 
 from mulo_cli.cli.app import run
 from mulo_cli.cli.commands.coord_check import Bench, _end
-from mulo_cli.cli.memory import free_memory
 from mulo_cli.cli.coordinate_tables import conclusions, coordinate_table
 from mulo_cli.cli.interrupts import StopRequest
+from mulo_cli.cli.memory import free_memory
 from mulo_cli.cli.terminal import Terminal
 from mulo_cli.results.coordinates import check_coordinates
 from mulo_cli.studies.coord_check import CoordinateConfig
@@ -230,7 +230,7 @@ def test_a_narrow_screen_leaves_out_widths_from_the_middle_and_says_so():
 def test_the_closing_line_counts_the_layers_of_deep_networks_and_names_a_few():
     layers = {f"blocks_{number}": 1.0 for number in range(30)}
     grown = [
-        record(w, s, {name: (w / WIDTHS[0], w / WIDTHS[0]) for name in layers})
+        record(w, s, dict.fromkeys(layers, (w / WIDTHS[0], w / WIDTHS[0])))
         for w in WIDTHS
         for s in range(3)
     ]

@@ -392,7 +392,7 @@ ADAMW = ["--optimizer", "adamw"]
         ([*ADAMW, "--at", "last"], 2, "--at 'last'", "--at 100,300,1000"),
         ([*ADAMW, "--at", ""], 2, "--at ''", "--at 100,300,1000"),
         ([*ADAMW, "--dataset", "digit"], 2, "'digit'", "digits"),
-        ([*ADAMW, "--task", "vitt"], 2, "'vitt'", "mlp"),
+        ([*ADAMW, "--task", "vitt"], 2, "'vitt'", "vit"),
         ([*ADAMW, "--batch-size", "99999"], 2, "larger than digits", "batch size"),
         ([*ADAMW, "--format", "csv"], 2, "csv", "--help"),
         ([*ADAMW, "--append"], 2, "--append", "--output"),

@@ -250,11 +250,11 @@ def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, said, hi
 
 def test_a_missing_data_set_is_an_error_with_its_folder(tmp_path):
     refused = mulo(
-        "meta-train", "--scale", "paper", "--out", "run", cwd=tmp_path, TFDS_DATA_DIR=str(tmp_path)
+        "meta-train", "--scale", "paper", "--out", "run", cwd=tmp_path, MULO_DATA_DIR=str(tmp_path)
     )
     assert refused.returncode == 1
-    assert "imagenet_resized/32x32" in refused.stderr
-    assert "tfds build" in refused.stderr
+    assert str(tmp_path / "imagenet32") in refused.stderr
+    assert "mulo data prepare imagenet32" in refused.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -16,7 +16,7 @@ from mulo_cli.errors import DataError
 TRAIN = [f"the cat number {i} sat on the mat ." for i in range(250)]
 TEST = ["a dog is held out .", "so is é ."]
 SIZES = {"train": len(TRAIN), "test": len(TEST)}
-OPTIONS = replace(lm1b.OPTIONS, vocabulary=60)
+OPTIONS = replace(lm1b.OPTIONS, vocabulary=45)
 
 
 def opened():
@@ -64,7 +64,7 @@ def test_every_sentence_is_a_line_whatever_the_blocks(options, monkeypatch, tmp_
 def test_the_vocabulary_is_that_of_the_papers_and_made_of_training_text_alone():
     assert (lm1b.OPTIONS.vocabulary, lm1b.OPTIONS.unit) == (32_000, "line")
     stored, _ = tokenised()
-    assert stored.vocabulary == 60
+    assert stored.vocabulary == 45
     assert "é" not in "".join(stored.spellings)
     assert any("trained on the first 250" in note for note in stored.notes)
 

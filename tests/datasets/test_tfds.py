@@ -214,7 +214,7 @@ def test_nothing_prepared_is_no_error(tmp_path):
 
 
 def write_records(benchmark, images, root):
-    """Write records as `tfds build --file_format=array_record` does."""
+    """Write records as tfds does where it has TensorFlow."""
     from array_record.python import array_record_module
 
     builder = tfds.builder(benchmark.builder, file_format="array_record", data_dir=root)

@@ -142,9 +142,14 @@ def _prepare(terminal: Terminal, asked: "Preparation") -> None:
     progress = display(terminal, "example")
     with ended_by_signals(), closing(steps(asked)) as reports:
         try:
-            for number, report in enumerate(reports):
-                if number == 0:
+            started = False
+            for report in reports:
+                if not report.total:
+                    terminal.info(report.text)
+                    continue
+                if not started:
                     progress.start(report.done, report.total)
+                started = True
                 progress.show(report.done, report.text)
         finally:
             progress.stop()
