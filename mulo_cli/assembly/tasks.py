@@ -15,8 +15,21 @@ from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.studies.evaluate import EvaluationTask
 from mulo_cli.tasks.base import Task, supervised_task
 
+USUAL_DATASETS = {"images": "digits", "text": "pydoc"}
+"""Real data that comes with Python and the packages, by what networks read."""
+
 LENGTH = "length"
 """The option of networks that read text that says how many tokens an example has."""
+
+
+def usual_dataset(network: str) -> str:
+    """Return the data set that a network is trained on when none is named: every machine has it.
+
+    Raises:
+        UsageError: there is no such network.
+    """
+    entry = look_up("optimizee", parse_named(network).name, OPTIMIZEES)
+    return USUAL_DATASETS[entry.reads]
 
 
 def build_task(section: TaskSection, dataset: Dataset, width: int, parametrization: str) -> Task:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mulo_cli.datasets.base import Dataset, Kind
 from mulo_cli.datasets.embedded import digits, pydoc
-from mulo_cli.datasets.files.reading import looks_like_images, read_images
+from mulo_cli.datasets.files.reading import ARCHIVES, looks_like_images, read_images
 from mulo_cli.datasets.images import channel_statistics, image_dataset
 from mulo_cli.datasets.options import (
     IMAGE_FILE_OPTIONS,
@@ -179,6 +179,8 @@ def entry_at(path: Path) -> DatasetEntry:
         return DatasetEntry("images", functools.partial(_images_at, path), None, IMAGE_FILE_OPTIONS)
     if looks_like_text(path):
         return DatasetEntry("text", functools.partial(_text_at, path), None, TEXT_OPTIONS)
+    if path.name.lower().endswith(ARCHIVES):
+        read_images(path)  # says what is wrong with the archive
     raise DataError(
         f"{shortened(str(path))} holds neither images nor text that can be read",
         "images: one folder per class, idx, CIFAR's binary version, npz; text: UTF-8; each as a "

@@ -37,11 +37,10 @@ BUILT_IN = "muadam:learning_rate=0.1"
 """What is checked when nobody says what to check, besides the newest run. Not with optax's rate of
 1e-3: there, Adam's epsilon of 1e-8 shows in the gradients of hidden layers from width 256 on."""
 
+NETWORK = "mlp"
+
 BUILT_IN_DATASET = "synthetic/imagenet32"
 """On which it is checked: the inputs and classes of the papers, on every machine."""
-
-DATASET = "digits"
-"""On which a named optimizer is checked."""
 
 
 def coord_check(
@@ -64,10 +63,12 @@ def coord_check(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Data set.", show_default=f"{DATASET}; without --optimizer {BUILT_IN_DATASET}"
+            help="Data set: a name, or a file or folder.",
+            show_default=f"digits, pydoc for text; without --optimizer and --task "
+            f"{BUILT_IN_DATASET}",
         ),
     ] = None,
-    task: Annotated[str, typer.Option(help="Network.")] = "mlp",
+    task: Annotated[str | None, typer.Option(help="Network.", show_default=NETWORK)] = None,
     depth: Annotated[int, typer.Option(min=1, help="Hidden layers.")] = 3,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Examples per step, and of the probe batch.")
@@ -97,8 +98,8 @@ def coord_check(
     _refuse_too_few(asked, seeds)
     if plot is not None:
         prepare_plot(plot)
-    chosen = dataset or (DATASET if optimizer else BUILT_IN_DATASET)
-    section = TaskSection(chosen, task, asked, depth, batch_size)
+    chosen = dataset or _usual_dataset(task, named=bool(optimizer))
+    section = TaskSection(chosen, task or NETWORK, asked, depth, batch_size)
     texts = optimizer or _built_in(terminal, chosen)
     references = [_under(parse_optimizer(text), parametrization) for text in texts]
     lines = terminal.piped if format_ is None else format_ == "jsonl"
@@ -161,6 +162,13 @@ def _refuse_too_few(widths: Sequence[int], seeds: int) -> None:
             f"--seeds {seeds} is too few: the interval of a slope is taken over seeds",
             f"give at least {MIN_SEEDS}; 8 are the default",
         )
+
+
+def _usual_dataset(task: str | None, *, named: bool) -> str:
+    """Return what is trained on when nothing was said about it."""
+    from mulo_cli.assembly.tasks import usual_dataset
+
+    return usual_dataset(task or NETWORK) if named or task else BUILT_IN_DATASET
 
 
 def _built_in(terminal: Terminal, dataset: str) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ BUILT_IN = ("adamw:learning_rate=0.01", "muadam:learning_rate=0.1")
 PUBLISHED = ("adamw:preset=paper", "muadam:preset=paper")
 """The same on a suite whose families have published values."""
 
-DATASET, NETWORK, WIDTHS, DEPTH, BATCH_SIZE = "digits", "mlp", "16..64", 3, 64
+NETWORK, WIDTHS, DEPTH, BATCH_SIZE = "mlp", "16..64", 3, 64
 """What is trained outside of a suite."""
 
 STEPS, SEEDS, WINDOW = 500, 5, 50
@@ -77,7 +77,7 @@ def evaluate(
         typer.Option(
             help="Data set: a name, or a file or folder. With --suite, in place of every task's "
             "that reads such data.",
-            show_default=f"{DATASET}; {THEIRS}",
+            show_default=f"digits, pydoc for text; {THEIRS}",
         ),
     ] = None,
     task: Annotated[str | None, typer.Option(help="Network.", show_default=NETWORK)] = None,
@@ -217,6 +217,7 @@ def _plans(terminal: Terminal, asked: "Asked", *, dry_run: bool) -> list["Planne
 
 def _plain_plans(asked: "Asked") -> list["PlannedTask"]:
     from mulo_cli.assembly.suites import PlannedTask
+    from mulo_cli.assembly.tasks import usual_dataset
     from mulo_cli.recipes.references import parse_widths
     from mulo_cli.recipes.schema import TaskSection
     from mulo_cli.studies.evaluate import EvaluationConfig
@@ -224,7 +225,8 @@ def _plain_plans(asked: "Asked") -> list["PlannedTask"]:
     steps, window = asked.steps or STEPS, asked.window or WINDOW
     told = told_steps(asked.at, steps, window)
     config = EvaluationConfig(steps, asked.seeds or SEEDS, window, told)
-    what = (asked.dataset or DATASET, asked.task or NETWORK)
+    network = asked.task or NETWORK
+    what = (asked.dataset or usual_dataset(network), network)
     how = (asked.depth or DEPTH, asked.batch_size or BATCH_SIZE)
     return [
         PlannedTask(TaskSection(*what, [width], *how), config)

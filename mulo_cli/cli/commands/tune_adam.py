@@ -1,6 +1,7 @@
 """`mulo tune-adam`: AdamW and muAdam baselines, tuned over a grid in one compiled program."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -45,7 +46,12 @@ def tune_adam(
     schedule: Annotated[
         str, typer.Option(help="Of the learning rate: constant or warmup-cosine.")
     ] = "constant",
-    dataset: Annotated[str, typer.Option(help="Data set.")] = "digits",
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set: a name, or a file or folder.", show_default="digits, pydoc for text"
+        ),
+    ] = None,
     task: Annotated[str, typer.Option(help="Network.")] = "mlp",
     depth: Annotated[int, typer.Option(min=1, help="Hidden layers.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 64,
@@ -75,6 +81,7 @@ def tune_adam(
     The best has the lowest smoothed final training loss. The same command again continues after an
     interruption. On a terminal a table of the best ten; in a pipe one JSON line per training.
     """
+    from mulo_cli.assembly.tasks import usual_dataset
     from mulo_cli.cli.commands.evaluate import told_steps
     from mulo_cli.cli.interrupts import stop_request
     from mulo_cli.cli.row_output import RowOutput
@@ -86,8 +93,9 @@ def tune_adam(
     terminal = Terminal()
     asked = EvaluationConfig(steps, seeds, window, told_steps(None, steps, window))
     values = load_grid(grid, optimizer)
+    dataset = dataset or usual_dataset(task)
     section = TaskSection(dataset, task, [width], depth, batch_size)
-    folder = out or RUNS / f"tune-{optimizer}-{task}-{dataset}-w{width}"
+    folder = out or RUNS / f"tune-{optimizer}-{_file_name(task)}-{_file_name(dataset)}-w{width}"
     lines = terminal.piped if format_ is None else format_ == "jsonl"
     with stop_request() as request:
         search = _search(optimizer, schedule, values, section, asked, lanes)
@@ -100,6 +108,11 @@ def tune_adam(
         )
         return Outcome(exit_code=request.exit_code)
     return _finished(terminal, search, sink, folder, lines=lines)
+
+
+def _file_name(text: str) -> str:
+    """Return what a user wrote after --task or --dataset as a part of a folder's name."""
+    return re.sub(r"[^\w.=-]+", "-", text).strip("-")
 
 
 @dataclass(frozen=True)
