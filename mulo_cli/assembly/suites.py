@@ -13,12 +13,13 @@ from mulo_cli.assembly.tasks import build_evaluation_task
 from mulo_cli.datasets.base import Dataset
 from mulo_cli.datasets.mapped import RESIDENT_LIMIT
 from mulo_cli.errors import MuloError
+from mulo_cli.inner_training.traced import size_in_bytes
 from mulo_cli.optimizees.catalogue import OPTIMIZEES
 from mulo_cli.recipes.references import OptimizerReference, parse_named
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.recipes.suites import SuiteTask
 from mulo_cli.results.records import NOWHERE, SuitePlace
-from mulo_cli.studies.costs import TrainingCosts, size_in_bytes, training_costs
+from mulo_cli.studies.costs import TrainingCosts, training_costs
 from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask, NamedOptimizer
 
 OF_FAMILY = "paper"

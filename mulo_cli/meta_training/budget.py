@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 
 from mulo_cli.inner_training.state import InnerState, init_inner_state
 from mulo_cli.inner_training.step import inner_step
+from mulo_cli.inner_training.traced import count_flops, size_in_bytes, trace
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.meta_training.meta_loop import MetaTraining
 from mulo_cli.meta_training.meta_step import make_init
@@ -29,7 +30,7 @@ class TaskBudget:
     Attributes:
         name: of the task.
         parameters: of its network.
-        flops: floating-point operations of one inner step of one run, as XLA counts them.
+        flops: floating-point operations of one inner step of one run.
     """
 
     name: str
@@ -97,13 +98,8 @@ def count(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def size_in_bytes(tree: PyTree) -> int:
-    """Return how many bytes a tree of arrays or shapes takes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
 def _task_budget(task: Task, learned_optimizer: LearnedOptimizer, theta: Theta) -> TaskBudget:
-    """Trace one inner step and let XLA count it."""
+    """Trace one inner step and count its operations."""
     horizon = jnp.int32(1)
 
     def init(theta: Theta, key: PRNGKey) -> InnerState:
@@ -116,8 +112,8 @@ def _task_budget(task: Task, learned_optimizer: LearnedOptimizer, theta: Theta) 
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(init, theta, key)
     data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), task.data)
-    cost = jax.jit(step).lower(theta, state, data, key).cost_analysis()
-    return TaskBudget(task.name, count(state.params), float((cost or {}).get("flops", 0.0)))
+    flops = count_flops(trace(step, theta, state, data, key))
+    return TaskBudget(task.name, count(state.params), float(flops))
 
 
 def _matrix_product_speed() -> float:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
+from mulo_cli.inner_training.traced import count_flops, peak_bytes, size_in_bytes, trace
 from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask, NamedOptimizer
 from mulo_cli.studies.lanes import lane_programs
-from mulo_cli.studies.traced import count_flops, peak_bytes, trace
 from mulo_cli.types import Data, Hyper, Params, PRNGKey
 
 
@@ -110,8 +110,3 @@ def training_costs(
         seeds=config.seeds,
         steps=config.steps,
     )
-
-
-def size_in_bytes(tree: PyTree) -> int:
-    """Return how many bytes a tree of arrays or shapes takes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

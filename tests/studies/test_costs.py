@@ -11,12 +11,12 @@ from mulo_cli.assembly.optimizers import build_named_optimizer
 from mulo_cli.assembly.tasks import build_evaluation_task
 from mulo_cli.datasets.base import Dataset, sample_indices
 from mulo_cli.datasets.images import image_dataset
+from mulo_cli.inner_training.traced import count_flops, peak_bytes, size_in_bytes, trace
 from mulo_cli.recipes.references import parse_optimizer
 from mulo_cli.recipes.schema import TaskSection
-from mulo_cli.studies.costs import TrainingCosts, size_in_bytes, training_costs
+from mulo_cli.studies.costs import TrainingCosts, training_costs
 from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask, NamedOptimizer
 from mulo_cli.studies.lanes import lane_programs, seed_keys, segments
-from mulo_cli.studies.traced import count_flops, peak_bytes, trace
 from mulo_cli.types import Batch
 
 CONFIG = EvaluationConfig(steps=100, seeds=1, window=50, at=(100,))

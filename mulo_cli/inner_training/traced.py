@@ -77,6 +77,11 @@ def bytes_of(var: Var) -> int:
     return math.prod(array.shape) * (KEY_BYTES if is_key else array.dtype.itemsize)
 
 
+def size_in_bytes(tree: PyTree) -> int:
+    """Return how many bytes a tree of arrays or shapes takes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def _flops(equation: JaxprEqn) -> int:
     name, out = equation.primitive.name, _array(equation.outvars[0])
     if name == "dot_general":
