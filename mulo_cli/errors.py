@@ -59,3 +59,9 @@ def shortened(value: object) -> str:
     """Return a value as it is shown in an error: its repr, cut where it gets tiring."""
     text = repr(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def shortened_path(path: object) -> str:
+    """Return a path as it is shown in an error: its repr; of a long one the end, with the name."""
+    text = str(path)
+    return repr(text) if len(text) <= SHOWN else repr("..." + text[-SHOWN:])

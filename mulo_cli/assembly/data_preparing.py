@@ -36,7 +36,7 @@ from mulo_cli.datasets.tfds import (
     open_records,
     opened_archives,
 )
-from mulo_cli.errors import DataError, UsageError, shortened
+from mulo_cli.errors import DataError, UsageError, shortened, shortened_path
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -76,7 +76,7 @@ def prepare(asked: Preparation) -> Generator[Progress, None, None]:
     """
     if asked.source is not None and not asked.source.exists():
         raise UsageError(
-            f"--from {shortened(str(asked.source))} does not exist", "give a file or a folder"
+            f"--from {shortened_path(asked.source)} does not exist", "give a file or a folder"
         )
     if asked.name in BENCHMARKS:
         yield from _prepare_benchmark(asked, BENCHMARKS[asked.name])
@@ -133,7 +133,7 @@ def _has_archives(folder: Path, benchmark: Benchmark) -> bool:
     readable = benchmark.kind == "images" and len(missing) == len(names)
     if missing and not readable:
         raise DataError(
-            f"{shortened(str(folder))} lacks {', '.join(missing)}", archives_hint(benchmark)
+            f"{shortened_path(folder)} lacks {', '.join(missing)}", archives_hint(benchmark)
         )
     return not missing
 
@@ -146,7 +146,7 @@ def _official_files(asked: Preparation, benchmark: Benchmark) -> ImageStream:
     wanted = (benchmark.shape, benchmark.num_classes, dict(benchmark.sizes))
     if found != wanted:
         raise DataError(
-            f"{shortened(str(asked.source))} is not {asked.name}: shape, classes and sizes are "
+            f"{shortened_path(asked.source)} is not {asked.name}: shape, classes and sizes are "
             f"{_in_words(*found)} instead of {_in_words(*wanted)}",
             "prepare it under a name of your own",
         )

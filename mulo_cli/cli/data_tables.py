@@ -26,19 +26,26 @@ SHOWN_CLASSES = 10
 SHOWN_TEXT = 160
 """Characters of an example that are shown; a pipe gets all."""
 
+WIDE_SCREEN = 120
+"""Characters of a line that has room for source and licence."""
+
 NAME_WIDTH = 23
 """Characters of a name before it is broken: `synthetic/fashion_mnist` is not."""
 
 
-def list_table(rows: Sequence["DataRow"]) -> RenderableType:
-    """Return names x what is told of each; what is absent says how it is got."""
+def list_table(rows: Sequence["DataRow"], screen: int) -> RenderableType:
+    """Return names x what is told of each; source and licence where a line has room for them."""
+    wide = screen >= WIDE_SCREEN
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", overflow="fold", min_width=NAME_WIDTH)
     table.add_column("what")
     for heading in ("train", "test", "shape", "classes"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("there", no_wrap=True)
+    for heading in ("licence", "source") if wide else ():
+        table.add_column(heading, overflow="fold")
     for row in rows:
+        told = (Text(harmless(row.licence)), Text(harmless(row.source))) if wide else ()
         table.add_row(
             Text(harmless(row.name)),
             row.examples or NOTHING,
@@ -47,6 +54,7 @@ def list_table(rows: Sequence["DataRow"]) -> RenderableType:
             shape_in_words(row.shape),
             _number(row.num_classes),
             "damaged" if row.complaint else "yes" if row.present else "no",
+            *told,
         )
     return table
 

@@ -36,7 +36,7 @@ from mulo_cli.datasets.synthetic import (
 from mulo_cli.datasets.text import LENGTH, line_batch, text_dataset, tokenise
 from mulo_cli.datasets.text_files import looks_like_text, read_text
 from mulo_cli.datasets.tfds import BENCHMARKS
-from mulo_cli.errors import DataError, shortened
+from mulo_cli.errors import DataError, shortened_path
 from mulo_cli.types import Data
 
 LM1B_LINE = 30
@@ -182,7 +182,7 @@ def entry_at(path: Path) -> DatasetEntry:
     if path.name.lower().endswith(ARCHIVES):
         read_images(path)  # says what is wrong with the archive
     raise DataError(
-        f"{shortened(str(path))} holds neither images nor text that can be read",
+        f"{shortened_path(path)} holds neither images nor text that can be read",
         "images: one folder per class, idx, CIFAR's binary version, npz; text: UTF-8; each as a "
         "folder, a file or an archive",
     )

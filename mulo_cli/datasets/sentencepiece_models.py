@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mulo_cli.errors import DataError, UsageError, shortened
+from mulo_cli.errors import DataError, UsageError, shortened, shortened_path
 
 LARGEST_MODEL = 64 * 2**20
 """Bytes of a model file; those in use have about 1 to 5 million."""
@@ -50,7 +50,7 @@ def load_model(name: str) -> Any:
         # a RuntimeError speaks of places in the library
         reason = "it is damaged" if isinstance(error, RuntimeError) else str(error)
         raise DataError(
-            f"{shortened(str(path))} is not a SentencePiece model: {reason}",
+            f"{shortened_path(path)} is not a SentencePiece model: {reason}",
             "give a .model file of that library",
         ) from None
 

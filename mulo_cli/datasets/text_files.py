@@ -14,7 +14,7 @@ from pathlib import Path
 from mulo_cli.datasets.files.archives import opened
 from mulo_cli.datasets.files.members import Member
 from mulo_cli.datasets.files.streams import first_bytes, read_up_to, unpacked, unreadable
-from mulo_cli.errors import DataError, shortened
+from mulo_cli.errors import DataError, shortened_path
 
 TEST_SHARE = 0.1
 """The last part of a text is its test split, as in nanoGPT's `prepare.py` and hence in the
@@ -87,7 +87,7 @@ def read_text(path: Path) -> StoredText:
     Raises:
         DataError: it cannot be read, is not text, is not UTF-8, or is empty.
     """
-    shown = shortened(str(path))
+    shown = shortened_path(path)
     with opened(path) as members:
         files = _sorted(members)
         if not files:

@@ -72,7 +72,7 @@ def list_(format_: Format = None) -> Outcome:
             terminal.line(to_line(row))
         return Outcome()
     rows = tuple(list_datasets())
-    terminal.result(list_table(rows))
+    terminal.result(list_table(rows, terminal.out.width))
     return Outcome(list_in_words(rows))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mulo_cli.datasets.files.members import Member, decoded
 from mulo_cli.datasets.files.streams import unreadable
-from mulo_cli.errors import DataError, shortened
+from mulo_cli.errors import DataError, shortened, shortened_path
 
 PASSED_OVER = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 """What systems leave beside a user's files, in lower case; names that begin with a dot as well."""
@@ -38,7 +38,7 @@ def opened(path: Path) -> Iterator[Iterator[Member]]:
     Raises:
         DataError: it is missing, damaged or cannot be read.
     """
-    with unreadable(shortened(str(path))):
+    with unreadable(shortened_path(path)):
         if path.is_dir():
             yield _numbered(_walk(path, (), ()))
         elif _is_zip(path):
@@ -83,7 +83,7 @@ def _walk(folder: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> Iter
     real = folder.resolve()
     if real in above or len(parts) > DEPTH_LIMIT:
         raise DataError(
-            f"folder {shortened(str(folder))} leads back into itself or lies too deep",
+            f"folder {shortened_path(folder)} leads back into itself or lies too deep",
             "remove the link, or give a folder further down",
         )
     for entry in sorted(folder.iterdir()):
@@ -96,7 +96,7 @@ def _walk(folder: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> Iter
             yield _file(entry, (*parts, name))
         else:
             raise DataError(
-                f"{shortened(str(entry))} is neither a file nor a folder, or a link to nothing",
+                f"{shortened_path(entry)} is neither a file nor a folder, or a link to nothing",
                 "remove it",
             )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Protocol, runtime_checkable
 
-from mulo_cli.errors import shortened
+from mulo_cli.errors import shortened_path
 
 
 @runtime_checkable
@@ -40,7 +40,7 @@ class Member:
     @property
     def shown(self) -> str:
         """Its name with folders, as errors show it."""
-        return shortened("/".join(self.parts))
+        return shortened_path("/".join(self.parts))
 
 
 def printable(name: str) -> str:

@@ -13,7 +13,7 @@ from mulo_cli.datasets.files.members import Member
 from mulo_cli.datasets.files.npz import is_arrays, read_arrays
 from mulo_cli.datasets.files.streams import unpacked
 from mulo_cli.datasets.stored import StoredImages
-from mulo_cli.errors import DataError, shortened
+from mulo_cli.errors import DataError, shortened_path
 
 LOOKED_AT = 20_000
 """Files after which no more are looked for to tell a format."""
@@ -68,7 +68,7 @@ def read_images(path: Path, resize: int = 0) -> StoredImages:
     Raises:
         DataError: it is missing, damaged, of no known format, or not of one size.
     """
-    shown = shortened(str(path))
+    shown = shortened_path(path)
     if not 0 <= resize <= RESIZE_LIMIT:
         raise DataError(
             f"images cannot be brought to {resize} pixels",
