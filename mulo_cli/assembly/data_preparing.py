@@ -92,13 +92,14 @@ def _prepare_benchmark(asked: Preparation, benchmark: Benchmark) -> Iterator[Pro
         ExitStack() as on,
     ):
         yield Progress(0, sum(benchmark.sizes.values()), "opening")
-        if asked.source is not None and not _has_archives(asked.source, benchmark):
+        folder = None if asked.source is None else _folder_of(asked.source, benchmark)
+        if folder is not None and not _has_archives(folder, benchmark):
             yield from write_images(draft, _official_files(asked, benchmark), origin)
             return
-        opened = open_records(benchmark) if asked.source is None else None
+        opened = open_records(benchmark) if folder is None else None
         if opened is None:
             scratch = on.enter_context(tempfile.TemporaryDirectory(dir=draft))
-            source = opened_archives(benchmark, asked.source, Path(scratch))
+            source = opened_archives(benchmark, folder, Path(scratch))
             opened = on.enter_context(source)
         if benchmark.kind == "images":
             yield from write_images(draft, _stream(opened, benchmark), origin)
@@ -109,17 +110,35 @@ def _prepare_benchmark(asked: Preparation, benchmark: Benchmark) -> Iterator[Pro
 
 
 def _refuse_strangers(asked: Preparation, benchmark: Benchmark) -> None:
-    """Refuse what would make another data set of one that has a name in papers."""
+    """Refuse what would make another data set of one that has a name in papers.
+
+    A language model's task depends on the vocabulary: it is the papers', or another project's
+    SentencePiece model, which the card names.
+    """
     strange = ["--resize"] if asked.resize else []
     strange += ["--licence"] if asked.licence else []
     strange += ["--unit"] if asked.unit not in (None, "line") else []
+    other = "prepare the files under a name of your own"
     if benchmark.kind == "images":
         strange += [f"--{option}" for option in _said(asked)]
+    else:
+        other = (
+            "give --tokens a SentencePiece model, or unpack the archive and prepare a part of its "
+            "files under a name of your own: `mulo data prepare NAME --from FOLDER`"
+        )
+        strange += [f"--tokens {asked.tokens}"] if asked.tokens in ("chars", "bytes") else []
+        strange += ["--vocabulary"] if asked.vocabulary not in (None, benchmark.num_classes) else []
     if strange:
         raise UsageError(
             f"{strange[0]} would make another data set of {asked.name}",
-            "leave it away, or prepare the files under a name of your own",
+            f"leave it away, or {other}",
         )
+
+
+def _folder_of(source: Path, benchmark: Benchmark) -> Path:
+    """Return where archives are: whoever names one of them means its folder."""
+    one_of_them = source.is_file() and source.name in archive_names(benchmark)
+    return source.parent if one_of_them else source
 
 
 def _has_archives(folder: Path, benchmark: Benchmark) -> bool:
@@ -141,7 +160,10 @@ def _has_archives(folder: Path, benchmark: Benchmark) -> bool:
 def _official_files(asked: Preparation, benchmark: Benchmark) -> ImageStream:
     """Read a benchmark from files in another form than the published archives."""
     assert asked.source is not None  # the caller has seen to it
-    stream = stream_of(read_images(asked.source))
+    try:
+        stream = stream_of(read_images(asked.source))
+    except DataError as error:
+        raise DataError(error.message, archives_hint(benchmark)) from error
     found = (stream.shape, stream.num_classes, dict(stream.sizes))
     wanted = (benchmark.shape, benchmark.num_classes, dict(benchmark.sizes))
     if found != wanted:

@@ -115,8 +115,8 @@ class DataReport:
     Attributes:
         row: what the list says of it.
         verified: files whose checksum is the one of its card; None: nobody asked.
-        images: None of text, and of images that are made in the batch.
-        text: None of images, and of text that is made in the batch.
+        images: None of text, and of images that are made in the batch, or not there.
+        text: None of images, and of text that is made in the batch, or not there.
     """
 
     row: DataRow
@@ -184,12 +184,13 @@ class Shown:
     dataset: Dataset
 
 
-def look_at(text: str, *, verified: bool) -> Shown:
+def look_at(text: str, *, verified: bool, loaded: bool) -> Shown:
     """Load a data set as a user names it, and measure it.
 
     Args:
         text: `NAME|PATH[:key=value,...]`.
         verified: whether the checksums of its files are compared with its card.
+        loaded: whether one that is not there is an error; False tells what is known of it.
 
     Raises:
         UsageError: an unknown name or option.
@@ -197,7 +198,11 @@ def look_at(text: str, *, verified: bool) -> Shown:
     """
     reference = parse_named(text)
     entry = find_dataset(reference.name)
-    dataset = entry.load(dataset_options(reference, entry.options))
+    options = dataset_options(reference, entry.options)
+    if not (entry.present or loaded or verified) and entry.describe is not None:
+        known = entry.describe(options)
+        return Shown(DataReport(row_of(text, entry, known), None, None, None), known)
+    dataset = entry.load(options)
     checked = _verified(entry) if verified else None
     train = dataset.splits["train"]
     stored = isinstance(train, Mapping) and ("inputs" in train or "tokens" in train)

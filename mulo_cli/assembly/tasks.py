@@ -62,6 +62,7 @@ def build_evaluation_task(
         width=width,
         depth=section.depth,
         batch_size=section.batch_size,
+        digest=dataset.digest,
     )
 
 

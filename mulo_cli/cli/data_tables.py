@@ -89,6 +89,8 @@ def report_table(report: "DataReport") -> RenderableType:
         *(("note", note) for note in row.notes),
         *_verified(report.verified),
     ]
+    if not row.present:
+        return fact_columns([*facts, ("there", "no")])
     if report.images is not None:
         return Group(fact_columns([*facts, *_measured(report.images)]), *_balance(report.images))
     if report.text is not None:

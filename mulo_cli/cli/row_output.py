@@ -1,9 +1,10 @@
 """Where evaluation rows go: to a file that keeps them, and to whoever reads stdout."""
 
+import dataclasses
 from pathlib import Path
 
 from mulo_cli.cli.terminal import ReaderLeft, Terminal
-from mulo_cli.results.records import EvaluationIdentity, EvaluationRow
+from mulo_cli.results.records import EvaluationIdentity, EvaluationRow, SuitePlace
 from mulo_cli.results.row_file import RowFile
 from mulo_cli.results.store import to_line
 
@@ -26,21 +27,23 @@ class RowOutput:
             terminal.warning(f"the last line of {path} was cut off; that row is computed again")
 
     def find(self, identity: EvaluationIdentity) -> EvaluationRow | None:
-        """Return a row that is in the file already."""
-        return None if self._file is None else self._file.find(identity)
+        """Return a row that is in the file already, as told at this place of a suite."""
+        stored = None if self._file is None else self._file.find(identity)
+        return stored and _at(identity.place, stored)
 
     def take(self, row: EvaluationRow) -> EvaluationRow:
-        """Keep a row and pass it on; a row that is in the file already is passed on as it is.
+        """Keep a row and pass it on; what is in the file already is passed on as it was measured.
+
+        A training that the file knows at another place of a suite is told again, at this one.
 
         Raises:
             ReaderLeft: nobody reads stdout any more, and no file keeps the rows.
         """
-        known = self.find(row)
-        if known is None:
-            self.fresh += 1
-            if self._file is not None:
-                self._file.append(row)
-        row = known or row
+        stored = None if self._file is None else self._file.find(row)
+        self.fresh += stored is None
+        place, row = row.place, _at(row.place, stored or row)
+        if self._file is not None and (stored is None or stored.place != place):
+            self._file.append(row)
         self.rows.append(row)
         if self._lines:
             self._pass_on(row)
@@ -53,3 +56,7 @@ class RowOutput:
             if self._file is None:
                 raise
             self._lines = False
+
+
+def _at(place: SuitePlace, row: EvaluationRow) -> EvaluationRow:
+    return dataclasses.replace(row, **vars(place))

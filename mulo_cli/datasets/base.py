@@ -5,12 +5,14 @@ no cursor and two optimizers given one key see the same data.
 """
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from mulo_cli.types import Batch, Data, PRNGKey
@@ -37,6 +39,9 @@ class Dataset:
         real: False for synthetic data; evaluation rows say so.
         source: where it comes from.
         licence: its terms.
+        digest: of the data itself (SHA-256), where the name and this version do not tell it.
+        make_test_batch: what batches of the test split are made by, where that is not `make_batch`:
+            test images are not augmented.
         classes: what the classes are called, where that is known; of text how tokens are spelled.
         notes: what was assumed or changed when it was read, a sentence each.
     """
@@ -51,6 +56,8 @@ class Dataset:
     real: bool
     source: str
     licence: str
+    digest: str = ""
+    make_test_batch: Callable[..., BatchFunction] | None = None
     classes: tuple[str, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
 
@@ -65,6 +72,17 @@ def at_length(dataset: Dataset, length: int) -> Dataset:
     """Return a text whose examples are `length` tokens long."""
     make_batch = functools.partial(dataset.make_batch, length=length)
     return replace(dataset, make_batch=make_batch, input_shape=(length,))
+
+
+def digest_of(splits: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the SHA-256 (hex) of arrays that were read: of their names, types, shapes, numbers."""
+    digest = hashlib.sha256()
+    for split, arrays in sorted(splits.items()):
+        for name, array in sorted(arrays.items()):
+            stored = np.ascontiguousarray(array)
+            digest.update(f"{split}/{name} {stored.dtype} {stored.shape}\n".encode())
+            digest.update(stored.data)
+    return digest.hexdigest()
 
 
 def sample_indices(

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mulo_cli.datasets.base import Dataset, Kind
+from mulo_cli.datasets.base import Dataset, Kind, digest_of
 from mulo_cli.datasets.embedded import digits, pydoc
 from mulo_cli.datasets.files.reading import ARCHIVES, looks_like_images, read_images
 from mulo_cli.datasets.images import channel_statistics, image_dataset
@@ -200,11 +200,11 @@ def _images_at(path: Path, options: DatasetOptions) -> Dataset:
         augment=options.augment,
         classes=stored.classes,
     )
-    return replace(dataset, notes=stored.notes)
+    return replace(dataset, notes=stored.notes, digest=digest_of(stored.splits))
 
 
 def _text_at(path: Path, options: DatasetOptions) -> Dataset:
     tokens = tokenise(read_text(path), options)
     source = f"the text of {path.name}"
     dataset = text_dataset(path.name, tokens, source=source, licence="unknown")
-    return replace(dataset, notes=tokens.notes)
+    return replace(dataset, notes=tokens.notes, digest=digest_of(tokens.splits))

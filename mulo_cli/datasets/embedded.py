@@ -7,6 +7,7 @@
 in every Python's standard library; they differ a little from version to version.
 """
 
+import dataclasses
 import functools
 import platform
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt8
 
-from mulo_cli.datasets.base import BatchFunction, Dataset, standardise
+from mulo_cli.datasets.base import BatchFunction, Dataset, digest_of, standardise
 from mulo_cli.datasets.options import NO_OPTIONS, DatasetOptions
 from mulo_cli.datasets.text import text_dataset, tokenise
 from mulo_cli.datasets.text_files import split_text
@@ -112,15 +113,17 @@ def pydoc(options: DatasetOptions = NO_OPTIONS) -> Dataset:
             "install it (Debian: libpython3-stdlib), or name a text file of your own",
         ) from None
     text = "\n".join(_without_parts([topics[name] for name in sorted(topics)]))
-    return text_dataset(
+    tokens = tokenise(split_text(text), options)
+    dataset = text_dataset(
         "pydoc",
-        tokenise(split_text(text), options),
+        tokens,
         source=(
             f"the language reference in the standard library of Python "
             f"{platform.python_version()} ({len(text)} characters)"
         ),
         licence="PSF-2.0",
     )
+    return dataclasses.replace(dataset, digest=digest_of(tokens.splits))
 
 
 def _without_parts(chapters: Sequence[str]) -> list[str]:

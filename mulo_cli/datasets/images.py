@@ -20,6 +20,9 @@ STATISTICS_EXAMPLES = 100_000
 STATISTICS_CHUNK = 256
 """Images looked at together: 256 squares of a byte are below 2^24, where float32 is exact."""
 
+AUGMENTS = 0x61756766
+"""Folded into the key of the data order for augmenting: no step has this number."""
+
 CROP_SHARE = 8
 """Augmented images are moved by up to one part in so many of their side: 4 pixels of 32."""
 
@@ -51,12 +54,14 @@ def image_dataset(
         real: False for synthetic data.
     """
     mean, std = statistics
+    plain = functools.partial(image_batch, mean=mean, std=std)
     return Dataset(
         name=name,
         kind="images",
         splits=splits,
         sizes={split: arrays["targets"].shape[0] for split, arrays in splits.items()},
-        make_batch=functools.partial(image_batch, mean=mean, std=std, augment=augment),
+        make_batch=functools.partial(plain, augment=augment),
+        make_test_batch=plain,
         input_shape=tuple(splits["train"]["inputs"].shape[1:]),
         num_classes=num_classes,
         real=real,
@@ -80,12 +85,26 @@ def image_batch(batch_size: int, mean: Any, std: Any, augment: Augment = "none")
         images, targets = data["inputs"], data["targets"]
         index = sample_indices(key, step, batch_size, targets.shape[0])
         pixels = take_rows(images, index)
-        if augment == "crop-flip":
-            key_augment = jax.random.fold_in(jax.random.fold_in(key, step), 1)
-            pixels = crop_and_flip(pixels, key_augment)
+        pixels = augmented(pixels, key, step, augment)
         return Batch(standardise(pixels, mean, std), targets[index])
 
     return batch
+
+
+def augmented(
+    pixels: UInt8[Array, "B r c *ch"], key: PRNGKey, step: Int[Array, ""], augment: Augment
+) -> UInt8[Array, "B r c *ch"]:
+    """Return the images of a step as they were asked for; augmenting draws from a key of its own.
+
+    Args:
+        pixels: of the step's batch.
+        key: of the run's data order.
+        step: its number.
+        augment: what is done at random.
+    """
+    if augment == "none":
+        return pixels
+    return crop_and_flip(pixels, jax.random.fold_in(jax.random.fold_in(key, AUGMENTS), step))
 
 
 def crop_and_flip(pixels: UInt8[Array, "B r c *ch"], key: PRNGKey) -> UInt8[Array, "B r c *ch"]:
@@ -116,6 +135,8 @@ def channel_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (mean, standard deviation) of each channel, in stored units, as float32.
 
+    A channel that is the same everywhere (an alpha of 255) has 1: it is divided by it.
+
     Above `STATISTICS_EXAMPLES` images, over so many that lie evenly spread: some sets are sorted.
     Sums are exact: in float32 over `STATISTICS_CHUNK` images (below 2^24), in float64 over chunks.
     """
@@ -128,5 +149,6 @@ def channel_statistics(
         squares += np.einsum("n...,n...->...", pixels, pixels)
     count = len(sample) * sample.shape[1] * sample.shape[2]
     mean = total.sum(axis=(0, 1)) / count
-    variance = squares.sum(axis=(0, 1)) / count - mean**2
-    return np.asarray(mean, np.float32), np.asarray(np.sqrt(variance), np.float32)
+    variance = np.maximum(squares.sum(axis=(0, 1)) / count - mean**2, 0.0)
+    std = np.where(variance > 0.0, np.sqrt(variance), 1.0)
+    return np.asarray(mean, np.float32), np.asarray(std, np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mulo_cli.datasets.options import DatasetOptions
 from mulo_cli.datasets.preparing import Progress
-from mulo_cli.datasets.text import StoredTokens
+from mulo_cli.datasets.text import StoredTokens, check_size
 from mulo_cli.datasets.tfds import Opened
 from mulo_cli.datasets.tokenizers import Lines, Tokenizer, make_tokenizer
 from mulo_cli.errors import DataError
@@ -35,7 +35,7 @@ def tokenise_sentences(
         options: which tokenizer; an example is a line.
 
     Raises:
-        DataError: there are more or fewer sentences.
+        DataError: there are more or fewer sentences, or more tokens than a split may have.
     """
     total = sum(sizes.values())
     train = _sentences(opened.blocks["train"])
@@ -88,11 +88,14 @@ def _encoded(
     tokenizer: Tokenizer, sentences: Iterator[str], split: str, done: int, total: int
 ) -> Generator[Progress, None, Lines]:
     """Encode the sentences of a split block by block, and put the blocks together."""
-    tokens, lengths = [], [np.zeros(1, np.int32)]
+    tokens, starts, count = [], [np.zeros(1, np.int32)], 0
     while block := list(itertools.islice(sentences, BLOCK)):
         lines = tokenizer.encode_lines(block)
         tokens.append(lines.tokens)
-        lengths.append(np.diff(lines.starts))
+        before, count = count, count + len(lines.tokens)
+        check_size(split, count)
+        starts.append(lines.starts[1:] + np.int32(before))
         done += len(block)
         yield Progress(done, total, f"{split} sentences as tokens")
-    return Lines(np.concatenate(tokens), np.cumsum(np.concatenate(lengths), dtype=np.int32))
+    check_size(split, count)
+    return Lines(np.concatenate(tokens), np.concatenate(starts))

@@ -39,6 +39,11 @@ ARRAYS: Mapping[Kind, tuple[str, ...]] = {
 }
 """What a split of each kind may have."""
 
+KNOWN_FILES = {SPELLINGS} | {
+    f"{split}_{name}.npy" for split in ("train", "test") for of in ARRAYS.values() for name in of
+}
+"""What a card may speak of; whoever reads one opens nothing else."""
+
 
 @dataclass(frozen=True)
 class StoredFile:
@@ -131,7 +136,7 @@ def prepared_names() -> tuple[str, ...]:
 
 
 def read_card(folder: Path) -> Card:
-    """Read a card, and compare all files with it: that they are there, their sizes and shapes.
+    """Read a card, and compare the arrays with it: that they are there, their sizes and shapes.
 
     Raises:
         DataError: the set is damaged, or of another version; the message names the file.
@@ -145,10 +150,13 @@ def read_card(folder: Path) -> Card:
         raise _damaged(path, error.strerror or "it cannot be read") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = shortened(".".join(map(str, first["loc"])))[1:-1]
         raise _damaged(path, f"{where}: {first['msg']}" if where else first["msg"]) from error
     if card.format != FORMAT:
         raise _damaged(path, f"its format is {card.format}, and this version reads {FORMAT}")
+    for name in card.files:
+        if name not in KNOWN_FILES:
+            raise _damaged(path, f"it names {shortened(name)}, which is no file of a data set")
     for split in ("train", "test"):
         _check_split(folder, card, split)
     return card
@@ -195,7 +203,9 @@ def _mapped(path: Path, said: StoredFile) -> np.ndarray:
         raise _damaged(path, shortened(str(error))) from error
     if (array.shape, str(array.dtype)) != (said.shape, said.dtype):
         raise _damaged(
-            path, f"it holds {array.dtype} {array.shape} instead of {said.dtype} {said.shape}"
+            path,
+            f"it holds {array.dtype} {array.shape} instead of "
+            f"{shortened(said.dtype)[1:-1]} {shortened(said.shape)}",
         )
     return array
 
@@ -205,18 +215,20 @@ def _check_size(path: Path, said: StoredFile) -> None:
         found = path.stat().st_size
     except OSError as error:
         raise _damaged(path, error.strerror or "it cannot be read") from error
+    if not path.is_file():
+        raise _damaged(path, "it is no file")
     if found != said.bytes:
         raise _damaged(path, f"it has {found} bytes instead of {said.bytes}")
 
 
 def _spellings(folder: Path, card: Card) -> tuple[str, ...]:
-    """Read how tokens are spelled; lone surrogates, which stand for bytes, are JSON, too."""
+    """Read how tokens are spelled."""
     path = folder / SPELLINGS
     _check_size(path, card.files[SPELLINGS])
     try:
         found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise _damaged(path, str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, shortened(str(error))) from error
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise _damaged(path, "it is no list of spellings")
     if len(found) != card.num_classes:
@@ -227,7 +239,7 @@ def _spellings(folder: Path, card: Card) -> tuple[str, ...]:
 def _damaged(path: Path, why: str) -> DataError:
     return DataError(
         f"the prepared data set {str(path.parent)!r} is damaged: {path.name}: {why}",
-        f"prepare it again: `mulo data prepare {path.parent.name} --overwrite`, with the same "
+        f"prepare it again: `mulo data prepare {shortened(path.parent.name)[1:-1]} --overwrite`, with the same "
         "--from if there was one",
     )
 
@@ -306,7 +318,13 @@ def _images(card: Card, splits: Mapping[str, Data], options: DatasetOptions) -> 
         augment=options.augment,
         classes=card.classes,
     )
-    return replace(dataset, notes=card.notes)
+    return replace(dataset, notes=card.notes, digest=_digest(card))
+
+
+def _digest(card: Card) -> str:
+    """Return the SHA-256 (hex) of a card's checksums: what was prepared, whatever it is called."""
+    told = "\n".join(f"{name} {file.sha256}" for name, file in sorted(card.files.items()))
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _text(folder: Path, card: Card, splits: Mapping[str, Data]) -> Dataset:
@@ -325,4 +343,5 @@ def _text(folder: Path, card: Card, splits: Mapping[str, Data]) -> Dataset:
         licence=card.licence,
         classes=_spellings(folder, card),
         notes=card.notes,
+        digest=_digest(card),
     )

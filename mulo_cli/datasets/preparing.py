@@ -1,11 +1,12 @@
 """Writing a prepared data set: its arrays part by part, its card at the end, and into place whole.
 
-Everything is written into a directory beside its place. Whatever interrupts the work, that
-directory goes, and a former set stays until the new one is complete.
+Everything is written into a directory of its own beside its place. Whatever interrupts the work,
+that directory goes, and a former set stays until the new one is complete.
 """
 
 import json
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -99,24 +100,23 @@ def stream_of(stored: StoredImages) -> ImageStream:
 def draft_of(place: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a directory to write into; it takes its place when the context ends well.
 
+    Two that prepare the same set at once have each their own directory.
+
     Raises:
-        DataError: the place is taken.
+        DataError: the place is taken, or was taken meanwhile.
         OutputError: the file system refuses; a former set is still there.
     """
-    if place.exists() and not overwrite:
-        raise DataError(
-            f"{place.name!r} has been prepared already, in {str(place)!r}",
-            "`--overwrite` prepares it again, and replaces it when the new one is complete",
-        )
+    _refuse_taken(place, overwrite=overwrite)
     if place.exists() and not (place / CARD).exists():
         raise DataError(
             f"{str(place)!r} is in the way, and is no prepared data set", "move it, or rename yours"
         )
-    draft = place.with_name(f".{place.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    # not tempfile's: a set may be shared, and its directories are for their owner alone
+    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex[:12]}")
     try:
         draft.mkdir(parents=True)
         yield draft
+        _refuse_taken(place, overwrite=overwrite)
         _put_in_place(draft, place)
     except OSError as error:
         raise OutputError(
@@ -127,10 +127,17 @@ def draft_of(place: Path, *, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _refuse_taken(place: Path, *, overwrite: bool) -> None:
+    if place.exists() and not overwrite:
+        raise DataError(
+            f"{place.name!r} has been prepared already, in {str(place)!r}",
+            "`--overwrite` prepares it again, and replaces it when the new one is complete",
+        )
+
+
 def _put_in_place(draft: Path, place: Path) -> None:
     """Move a complete directory to its place; a former one goes only when that has worked."""
-    former = place.with_name(f".{place.name}.former")
-    shutil.rmtree(former, ignore_errors=True)
+    former = draft.with_name(f"{draft.name}.former")
     if place.exists():
         place.rename(former)
     try:
@@ -225,7 +232,6 @@ def write_text(draft: Path, stored: StoredTokens, origin: Origin) -> Iterator[Pr
     for split, arrays in stored.splits.items():
         for name, array in arrays.items():
             np.save(draft / f"{split}_{name}.npy", array)
-    # ASCII, because a lone surrogate (part of a character, PEP 383) has no UTF-8 form
     (draft / SPELLINGS).write_text(json.dumps(stored.spellings), "utf-8")
     yield Progress(total, total, "taking checksums")
     sizes = {

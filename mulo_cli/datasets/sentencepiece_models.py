@@ -21,6 +21,9 @@ SENTENCE = 1_000
 TRAINING_CHARACTERS = 50_000_000
 """Of a longer text, lines that lie evenly spread make the model: a minute, and some GB at most."""
 
+MOST_PIECES = 1_000_000
+"""The trainer chooses pieces from as many candidates."""
+
 SEED = 0
 QUIET = 2
 """The library's level of errors, below which it writes to stderr by itself."""
@@ -66,6 +69,8 @@ def train_model(lines: Iterable[str], vocabulary: int) -> Any:
 
     if vocabulary < 1:
         raise UsageError(f"vocabulary={vocabulary} is below 1", "give some thousands")
+    if vocabulary > MOST_PIECES:
+        raise UsageError(f"vocabulary={vocabulary} is above {MOST_PIECES}", "give some thousands")
     model = io.BytesIO()
     sentencepiece.set_random_generator_seed(SEED)
     try:

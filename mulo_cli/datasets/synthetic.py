@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int, Int8, Integer, UInt8, UInt32
 from scipy.special import ndtri
 
 from mulo_cli.datasets.base import BatchFunction, Dataset, sample_indices, standardise
-from mulo_cli.datasets.images import channel_statistics, crop_and_flip
+from mulo_cli.datasets.images import augmented, channel_statistics
 from mulo_cli.datasets.options import NO_OPTIONS, Augment, DatasetOptions
 from mulo_cli.datasets.text import LENGTH, PADDING, shifted
 from mulo_cli.types import Batch, Data, PRNGKey
@@ -143,9 +143,7 @@ def images_batch(
     def batch(data: Data, key: PRNGKey, step: Int[Array, ""]) -> Batch:
         numbers = _draw(data["numbers"], key, step, batch_size)
         pixels, targets = numbered_images(data["patterns"], data["noise"], numbers)
-        if augment == "crop-flip":
-            key_augment = jax.random.fold_in(jax.random.fold_in(key, step), 1)
-            pixels = crop_and_flip(pixels, key_augment)
+        pixels = augmented(pixels, key, step, augment)
         return Batch(standardise(pixels, mean, std), targets)
 
     return batch
@@ -249,12 +247,14 @@ def _images(
     noise = _normal(generator, (OFFSETS + math.prod(shape),), NOISE)
     sample, _ = numbered_images(jnp.asarray(patterns), jnp.asarray(noise), jnp.arange(MEASURED))
     mean, std = channel_statistics(np.asarray(sample).reshape(*sample.shape[:3], -1))
+    plain = functools.partial(images_batch, mean=mean, std=std)
     return Dataset(
         name=name,
         kind="images",
         splits=_numbered({"patterns": patterns, "noise": noise}, sizes),
         sizes=sizes,
-        make_batch=functools.partial(images_batch, mean=mean, std=std, augment=options.augment),
+        make_batch=functools.partial(plain, augment=options.augment),
+        make_test_batch=plain,
         input_shape=shape,
         num_classes=num_classes,
         real=False,

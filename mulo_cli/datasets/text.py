@@ -58,11 +58,7 @@ def tokenise(stored: StoredText, options: DatasetOptions) -> StoredTokens:
     texts = {"train": stored.train, "test": stored.test}
     splits = {split: _split_tokens(tokenizer, text, options.unit) for split, text in texts.items()}
     for split, arrays in splits.items():
-        if not 0 < len(arrays["tokens"]) <= MOST_TOKENS:
-            raise DataError(
-                f"the {split} split has {len(arrays['tokens'])} tokens",
-                f"a split may have 1 to {MOST_TOKENS}",
-            )
+        check_size(split, len(arrays["tokens"]))
     return StoredTokens(
         splits=splits,
         vocabulary=tokenizer.size,
@@ -71,6 +67,18 @@ def tokenise(stored: StoredText, options: DatasetOptions) -> StoredTokens:
         spellings=tokenizer.spellings,
         notes=(*stored.notes, *_unknown_notes(splits, tokenizer.unknown)),
     )
+
+
+def check_size(split: str, tokens: int) -> None:
+    """Refuse a split without tokens, or with more than 32 bits can tell the places of.
+
+    Raises:
+        DataError: it has too few or too many.
+    """
+    if not 0 < tokens <= MOST_TOKENS:
+        raise DataError(
+            f"the {split} split has {tokens} tokens", f"a split may have 1 to {MOST_TOKENS}"
+        )
 
 
 def text_dataset(

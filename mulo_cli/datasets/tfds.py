@@ -184,14 +184,21 @@ def opened_archives(benchmark: Benchmark, folder: Path | None, scratch: Path) ->
     import tensorflow_datasets as tfds
 
     hint = archives_hint(benchmark)
-    if folder is None:
-        _refuse_without_host(benchmark, hint)
     builder = _builder(benchmark)
+    downloads = scratch if folder else Path(builder.data_dir_root).expanduser() / "downloads"
+    if not downloads.is_dir():  # tfds would make it before it finds out
+        _refuse_without_host(benchmark, hint)
+
+    class Manager(tfds.download.DownloadManager):
+        def _download(self, resource: Any) -> Any:  # of what is neither placed nor kept
+            _refuse_without_host(benchmark, hint)
+            return super()._download(resource)
+
     tfds.disable_progress_bar()
     with _without_tensorflow():
         with _explained(benchmark, hint):
-            manager = tfds.download.DownloadManager(
-                download_dir=scratch if folder else Path(builder.data_dir_root) / "downloads",
+            manager = Manager(
+                download_dir=downloads,
                 extract_dir=scratch,
                 manual_dir=folder,
                 url_infos=builder.url_infos,
@@ -211,10 +218,13 @@ def opened_archives(benchmark: Benchmark, folder: Path | None, scratch: Path) ->
 
 def _refuse_without_host(benchmark: Benchmark, hint: str) -> None:
     """Find out at once what tfds would find out after minutes of trying."""
-    unprepared = f"tensorflow-datasets has nothing prepared in {prepared_place(benchmark)}"
+    absent = (
+        "tensorflow-datasets has neither prepared it in "
+        f"{prepared_place(benchmark)} nor kept its archives"
+    )
     if benchmark.host is None:
         raise DataError(
-            f"{unprepared}, and {benchmark.builder} cannot be downloaded without a login", hint
+            f"{absent}, and {benchmark.builder} cannot be downloaded without a login", hint
         )
     if urllib.request.getproxies():
         return  # names are looked up elsewhere
@@ -222,7 +232,7 @@ def _refuse_without_host(benchmark: Benchmark, hint: str) -> None:
         socket.getaddrinfo(benchmark.host, None)
     except OSError as error:
         raise DataError(
-            f"{unprepared}, and {benchmark.host} cannot be reached: {error.strerror or error}", hint
+            f"{absent}, and {benchmark.host} cannot be reached: {error.strerror or error}", hint
         ) from error
 
 

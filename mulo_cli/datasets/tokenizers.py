@@ -19,6 +19,7 @@ from jaxtyping import Integer
 
 from mulo_cli.datasets.options import DatasetOptions
 from mulo_cli.datasets.sentencepiece_models import load_model, train_model
+from mulo_cli.errors import DataError
 
 Tokens: TypeAlias = Integer[np.ndarray, " n"]
 
@@ -35,6 +36,8 @@ BLOCK_LINES = 10_000
 
 BLOCK_CHARACTERS = 2**20
 CODE_POINTS = 0x110000
+NO_TOKEN = -1
+"""Of a character that is not in the alphabet."""
 
 
 class Lines(NamedTuple):
@@ -162,13 +165,16 @@ class Characters:
         return (*self.alphabet, *((UNKNOWN,) if self.has_unknown else ()))
 
     def encode(self, text: str) -> Tokens:
-        """Return the place of every character in the alphabet."""
-        table = np.full(CODE_POINTS, self.unknown or 0, token_type(self.size))
+        """Return the place of every character in the alphabet.
+
+        Raises:
+            DataError: a character has no token, and there is none for unknown ones.
+        """
+        table = np.full(CODE_POINTS, NO_TOKEN if self.unknown is None else self.unknown, np.int32)
         table[_code_points(self.alphabet)] = np.arange(len(self.alphabet))
-        blocks = range(0, len(text), BLOCK_CHARACTERS)
-        return _joined(
-            [table[_code_points(text[at : at + BLOCK_CHARACTERS])] for at in blocks], table.dtype
-        )
+        parts = (text[at : at + BLOCK_CHARACTERS] for at in range(0, len(text), BLOCK_CHARACTERS))
+        kind = token_type(self.size)
+        return _joined([_known(table[_code_points(part)], part, kind) for part in parts], kind)
 
     def encode_lines(self, lines: Iterable[str]) -> Lines:
         """Return lines as tokens, each with its newline."""
@@ -271,9 +277,22 @@ def _characters(training_text: str, test_text: str, *, with_newline: bool) -> Ch
     return Characters("".join(sorted(known)), has_unknown=not set(test_text) <= known)
 
 
+def _known(found: Tokens, text: str, kind: type[np.uint16] | type[np.int32]) -> Tokens:
+    """Return tokens as their type, if every character has one."""
+    missing = found == NO_TOKEN
+    if missing.any():
+        character = text[int(np.argmax(missing))]
+        raise DataError(
+            f"the character {character!r} is not in the vocabulary, which has no unknown token",
+            "use tokens=bytes, or a SentencePiece model",
+        )
+    return found.astype(kind)
+
+
 def _content(spelling: str) -> bytes:
     byte = BYTE.fullmatch(spelling)
-    return bytes([int(byte[1], 16)]) if byte else spelling.encode("utf-8")
+    # a file of spellings may hold half a character, which has no UTF-8 form
+    return bytes([int(byte[1], 16)]) if byte else spelling.encode("utf-8", "surrogatepass")
 
 
 def _code_points(text: str) -> np.ndarray:

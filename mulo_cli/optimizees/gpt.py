@@ -6,6 +6,7 @@ across optimizers by spectral conditions (`docs/explanation/networks.md`): two h
 matrices here, and the readout is not tied to the embedding: under muP it starts at zero.
 """
 
+import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -19,6 +20,9 @@ from mulo_cli.optimizees.transformer import MUP, Block, Scheme
 
 NANOGPT_STD = 0.02
 """nanoGPT draws every weight with this standard deviation, at every width."""
+
+FFN_MULTIPLE = 4
+"""Hidden units of each block's two-layer network, in widths."""
 
 DEPTH_POWERS = (0.0, 0.5, 1.0)
 
@@ -81,8 +85,16 @@ class GPT(nn.Module):
         )
         positions = self.param("positions", scheme.positions, (tokens.shape[1], self.width))
         branch = self.depth**-self.depth_power
+        block = functools.partial(
+            Block,
+            heads=self.heads,
+            ffn_multiple=FFN_MULTIPLE,
+            causal=True,
+            scheme=scheme,
+            branch_multiplier=branch,
+        )
         x = repeat(
-            lambda name: Block(self.heads, 4, True, scheme, branch, name=name),
+            lambda name: block(name=name),
             embed(tokens) + positions,
             self.depth,
             "blocks",

@@ -3,6 +3,8 @@
 Sizes: muLO (B. Therien et al., 2025), Table 10: 3 or 16 pre-norm blocks, learned positions.
 """
 
+import functools
+
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -40,8 +42,15 @@ class TransformerLM(nn.Module):
             self.num_classes, self.width, embedding_init=scheme.embedding, name="embed"
         )
         positions = self.param("positions", scheme.positions, (tokens.shape[1], self.width))
+        block = functools.partial(
+            Block,
+            heads=self.heads,
+            ffn_multiple=self.ffn_multiple,
+            causal=True,
+            scheme=scheme,
+        )
         x = repeat(
-            lambda name: Block(self.heads, self.ffn_multiple, True, scheme, name=name),
+            lambda name: block(name=name),
             embed(tokens) + positions,
             self.depth,
             "blocks",

@@ -4,6 +4,8 @@ A. Dosovitskiy et al., *An image is worth 16x16 words* (2021); sizes: muLO (Ther
 Table 10. The papers do not tell the size of a patch; ours leaves about 8 by 8 of them.
 """
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -59,8 +61,15 @@ class ViT(nn.Module):
             token = self.param("class_token", zeros, (self.width,))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)), x], axis=1)
         x = x + self.param("positions", scheme.positions, x.shape[1:])
+        block = functools.partial(
+            Block,
+            heads=self.heads,
+            ffn_multiple=self.ffn_multiple,
+            causal=False,
+            scheme=scheme,
+        )
         x = repeat(
-            lambda name: Block(self.heads, self.ffn_multiple, False, scheme, name=name),
+            lambda name: block(name=name),
             x,
             self.depth,
             "blocks",
@@ -97,7 +106,10 @@ def cut_into_patches(images: Float[Array, "B *shape"], patch: int) -> Float[Arra
 
 
 def usual_patch(rows: int, columns: int) -> int:
-    """Return the common divisor that leaves most nearly 8 patches on a side, at least 2 pixels."""
+    """Return the common divisor of both sides that leaves most nearly 8 patches on one.
+
+    Sides without a suitable divisor (31, 37) end in single pixels, and in very many patches.
+    """
     divisors = [
         side for side in range(1, min(rows, columns) + 1) if rows % side == columns % side == 0
     ]

@@ -13,43 +13,28 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mulo_cli.errors import SHOWN, DataError
-from mulo_cli.results.records import NOWHERE, EvaluationRow, SuitePlace, content_hash
+from mulo_cli.results.records import EvaluationRow, SuitePlace, content_hash
+from mulo_cli.results.settings import (
+    VARYING,
+    Setting,
+    describe,
+    listing,
+    printable,
+    setting_of,
+    telling_apart,
+    value_in_words,
+)
 
-LISTED = 12
-"""At most this many things are spelled out in a warning; the others are counted."""
+OF_FAMILY = "preset=paper"
+"""In an optimizer's name: published values, others in every family of a suite."""
 
 OPTIMIZER_FIELDS = ("settings", "parametrization", "recipe_digest")
 """What a name stands for: two rows of one optimizer in one setting agree in these."""
-
-VARYING = ("real", "batch_size", "steps", "window")
-"""Fields of a setting that are spelled out only where settings differ in them."""
-
-TOLD_BY_NAME = ("width", "depth", "real", "batch_size")
-"""Fields that need not be spelled out where a task has a name in a suite."""
 
 Thing = TypeVar("Thing")
 Key = TypeVar("Key")
 Training = tuple["Setting", str, int]
 """Setting, optimizer, seed: one training, that should be told by one row."""
-
-
-@dataclass(frozen=True, order=True)
-class Setting:
-    """What was trained and how: everything in a row's identity but the optimizer and the seed.
-
-    The number of steps belongs to it because a schedule, and a learned optimizer, depend on it. The
-    place in a suite is no part of its text, which seeds the bootstrap: it changes no training.
-    """
-
-    network: str
-    dataset: str
-    real: bool
-    width: int
-    depth: int
-    batch_size: int
-    steps: int
-    window: int
-    place: SuitePlace = dataclasses.field(default=NOWHERE, repr=False)
 
 
 @dataclass(frozen=True)
@@ -102,10 +87,11 @@ def compare(rows: Sequence[EvaluationRow]) -> Comparisons:
     """
     if not rows:
         raise DataError("there are no rows to rank", "`mulo evaluate ... > rows.jsonl` writes some")
-    settings = sorted({setting_of(row) for row in rows})
+    placed = _placed_settings(rows)
+    settings = sorted(placed.values())
     fields = telling_apart(settings)
-    trainings = _group(rows, lambda row: (setting_of(row), row.optimizer, row.seed))
-    _refuse_ambiguous_names(rows, fields)
+    trainings = _group(rows, lambda row: (placed[setting_of(row)], row.optimizer, row.seed))
+    _refuse_ambiguous_names(trainings, fields)
     _refuse_contradictions(trainings, fields)
     return Comparisons(
         comparisons=_by_setting_and_step(trainings),
@@ -116,60 +102,24 @@ def compare(rows: Sequence[EvaluationRow]) -> Comparisons:
             *_name_several_settings(settings),
             *_name_invented_data(settings),
             *_name_changing_optimizers(rows),
+            *_name_changing_places(rows),
             *_name_several_versions(rows),
         ),
     )
 
 
-def setting_of(row: EvaluationRow) -> Setting:
-    """Return what a row's training shares with those it may be compared with."""
-    return Setting(
-        network=row.task,
-        dataset=row.dataset,
-        real=row.real,
-        width=row.width,
-        depth=row.depth,
-        batch_size=row.batch_size,
-        steps=row.steps,
-        window=row.window,
-        place=row.place,
-    )
+def _placed_settings(rows: Iterable[EvaluationRow]) -> dict[Setting, Setting]:
+    """Return every setting with all places that its rows tell.
 
-
-def telling_apart(settings: Sequence[Setting]) -> tuple[str, ...]:
-    """Return the fields by which to name settings: width, depth and whatever else differs."""
-    varying = [name for name in VARYING if len({getattr(one, name) for one in settings}) > 1]
-    return ("width", "depth", *varying)
-
-
-def describe(setting: Setting, fields: Iterable[str]) -> str:
-    """Name a setting by network, data set and some more of its fields."""
-    wordings = {
-        "width": f"width {setting.width}",
-        "depth": f"depth {setting.depth}",
-        "real": "real data" if setting.real else "synthetic data",
-        "batch_size": f"batch size {setting.batch_size}",
-        "steps": f"{setting.steps} steps in all",
-        "window": f"window {setting.window}",
+    Sizes of a task of a suite may have been changed since: the last row tells them.
+    """
+    places: dict[Setting, dict[tuple[str, str], SuitePlace]] = defaultdict(dict)
+    for row in rows:
+        places[setting_of(row)][row.suite, row.suite_task] = row.place
+    return {
+        setting: dataclasses.replace(setting, places=tuple(sorted(told.values())))
+        for setting, told in places.items()
     }
-    task = f"{printable(setting.network)} on {printable(setting.dataset)}"
-    name = printable(setting.place.suite_task)
-    if not name:
-        return ", ".join([task, *(wordings[one] for one in fields)])
-    beyond = (wordings[one] for one in fields if one not in TOLD_BY_NAME)
-    return f"{name} ({', '.join([task, *beyond])})"
-
-
-def printable(text: str) -> str:
-    """Return a name as it may be shown: what is no character to print becomes an escape."""
-    return "".join(letter if letter.isprintable() else ascii(letter).strip("'") for letter in text)
-
-
-def listing(things: Iterable[object], separator: str = ", ") -> str:
-    """Return things in a row; what is beyond the first few is counted."""
-    words = [str(thing) for thing in things]
-    more = f" and {len(words) - LISTED} more" if len(words) > LISTED else ""
-    return separator.join(words[:LISTED]) + more
 
 
 def _by_setting_and_step(
@@ -192,9 +142,13 @@ def _losses(doubles: Sequence[EvaluationRow]) -> dict[int, float]:
     }
 
 
-def _refuse_ambiguous_names(rows: Sequence[EvaluationRow], fields: Sequence[str]) -> None:
+def _refuse_ambiguous_names(
+    trainings: Mapping[Training, Sequence[EvaluationRow]], fields: Sequence[str]
+) -> None:
     """Stop where one name stands for several optimizers within one setting: no mean is theirs."""
-    named = _group(rows, lambda row: (setting_of(row), row.optimizer))
+    named: dict[tuple[Setting, str], list[EvaluationRow]] = defaultdict(list)
+    for (setting, optimizer, _), of_one in trainings.items():
+        named[setting, optimizer] += of_one
     complaints = [
         f"rows of {optimizer!r} ({describe(setting, fields)}) differ in {listing(differences)}"
         for (setting, optimizer), of_one in sorted(named.items(), key=_first)
@@ -243,7 +197,7 @@ def _name_doubles(
     rows: Sequence[EvaluationRow], trainings: Mapping[Training, Sequence[EvaluationRow]]
 ) -> Iterable[str]:
     tellings = [len({content_hash(row) for row in doubles}) for doubles in trainings.values()]
-    if again := len(rows) - sum(tellings):
+    if again := len(rows) - len({(content_hash(row), row.place) for row in rows}):
         yield f"{_count(again, 'row is', 'rows are')} given more than once and counted once"
     if joined := sum(number > 1 for number in tellings):
         yield (
@@ -258,7 +212,7 @@ def _name_several_settings(settings: Sequence[Setting]) -> Iterable[str]:
     several = {name: variants for name, variants in families.items() if len(variants) > 1}
     if several:
         values = {
-            field: {getattr(one, field) for variants in several.values() for one in variants}
+            field: {value_in_words(one, field) for variants in several.values() for one in variants}
             for field in VARYING
         }
         ways = [
@@ -283,8 +237,26 @@ def _name_invented_data(settings: Sequence[Setting]) -> Iterable[str]:
 
 def _name_changing_optimizers(rows: Sequence[EvaluationRow]) -> Iterable[str]:
     for optimizer, of_one in sorted(_group(rows, lambda row: row.optimizer).items()):
-        if differences := _differences(of_one, OPTIMIZER_FIELDS):
-            yield f"{optimizer!r} is not the same in all tasks: {listing(differences)}"
+        alike = [of_one]
+        if OF_FAMILY in optimizer.replace(":", ",").split(","):
+            alike = list(_group(of_one, lambda row: (row.suite, row.family)).values())
+        found = dict.fromkeys(one for of in alike for one in _differences(of, OPTIMIZER_FIELDS))
+        if found:
+            yield f"{optimizer!r} is not the same in all tasks: {listing(found)}"
+
+
+def _name_changing_places(rows: Sequence[EvaluationRow]) -> Iterable[str]:
+    """Name tasks of a suite that some rows tell of with other sizes or in another family."""
+    places = _group(
+        dict.fromkeys((setting_of(row), row.place) for row in rows if row.suite),
+        lambda told: (told[0], told[1].suite, told[1].suite_task),
+    )
+    changed = dict.fromkeys(task for (_, _, task), told in places.items() if len(told) > 1)
+    if changed:
+        yield (
+            f"sizes or families of {listing(map(printable, changed))} differ between rows: "
+            "the last row's count"
+        )
 
 
 def _name_several_versions(rows: Sequence[EvaluationRow]) -> Iterable[str]:

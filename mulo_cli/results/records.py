@@ -80,6 +80,8 @@ NOWHERE = SuitePlace()
 class EvaluationIdentity:
     """Everything that the result of one training depends on; its fields come first in a row.
 
+    Beside it stands where the training was asked for: no result depends on that, and no hash.
+
     Attributes:
         optimizer: as the user named it.
         settings: what that stood for: every hyper-parameter of a hand-designed optimizer, and its
@@ -92,7 +94,8 @@ class EvaluationIdentity:
         steps: length of the training.
         at: steps at which the smoothed loss is told.
         window: steps that it is the mean of.
-        suite, suite_task, family, sizes: its `SuitePlace`: ranks are averaged by it.
+        data: digest of the data, where its name and this version do not tell it; else empty.
+        suite, suite_task, family, sizes: its `SuitePlace`, by which ranks are averaged.
     """
 
     optimizer: str
@@ -110,6 +113,7 @@ class EvaluationIdentity:
     at: tuple[int, ...]
     window: int
     code_version: str
+    data: str = field(default="", kw_only=True)
     suite: str = field(default="", kw_only=True)
     suite_task: str = field(default="", kw_only=True)
     family: str = field(default="", kw_only=True)
@@ -160,8 +164,12 @@ class EvaluationRow(EvaluationIdentity):
 
 
 def content_hash(identity: EvaluationIdentity) -> str:
-    """Return the SHA-256 (hex) of an identity; a row has the hash of its identity."""
-    fields = [field.name for field in dataclasses.fields(EvaluationIdentity)]
+    """Return the SHA-256 (hex) of an identity; a row has the hash of its identity.
+
+    The place in a suite is no part of it: a training is the same wherever it counts.
+    """
+    place = {field.name for field in dataclasses.fields(SuitePlace)}
+    fields = {field.name for field in dataclasses.fields(EvaluationIdentity)} - place
     values = {name: getattr(identity, name) for name in fields}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mulo_cli.errors import DataError, OutputError, UsageError
-from mulo_cli.results.records import EvaluationIdentity, EvaluationRow, content_hash
+from mulo_cli.results.records import (
+    EvaluationIdentity,
+    EvaluationRow,
+    SuitePlace,
+    content_hash,
+)
 from mulo_cli.results.store import append_record, not_writable, read_rows, replace_text
 
 BEGINNING = b'{"optimizer": "'
@@ -34,15 +39,18 @@ class RowFile:
         except OSError as error:
             raise not_writable(path, error) from error
         complete, torn = _split(content)
-        self._rows = {content_hash(row): row for row in _read(complete, path)}
+        self._rows: dict[str, dict[SuitePlace, EvaluationRow]] = {}
+        for row in _read(complete, path):
+            self._keep(row)
         self.mended = bool(torn)
         if torn:
             _refuse_foreign(torn, path)
             replace_text(path, complete.decode())
 
     def find(self, identity: EvaluationIdentity) -> EvaluationRow | None:
-        """Return the row of an identity, if it is there."""
-        return self._rows.get(content_hash(identity))
+        """Return the row of an identity, if it is there: at its place in a suite, else at another."""
+        told = self._rows.get(content_hash(identity), {})
+        return told.get(identity.place) or next(iter(told.values()), None)
 
     def append(self, row: EvaluationRow) -> None:
         """Add a row, on disk before this returns.
@@ -51,7 +59,10 @@ class RowFile:
             OutputError: it could not be written; the rows before it are there.
         """
         append_record(self.path, row)
-        self._rows[content_hash(row)] = row
+        self._keep(row)
+
+    def _keep(self, row: EvaluationRow) -> None:
+        self._rows.setdefault(content_hash(row), {})[row.place] = row
 
 
 def _split(content: bytes) -> tuple[bytes, bytes]:

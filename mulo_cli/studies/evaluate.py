@@ -74,6 +74,7 @@ class EvaluationTask:
         real: whether its data is real.
         width, depth, batch_size: of the task.
         place: in a suite.
+        digest: of the data, where its name does not tell it.
     """
 
     task: Task
@@ -85,6 +86,7 @@ class EvaluationTask:
     depth: int
     batch_size: int
     place: SuitePlace = NOWHERE
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def identity(
         at=config.at,
         window=config.window,
         code_version=code_version,
+        data=task.digest,
         **vars(task.place),
     )
 

@@ -65,7 +65,7 @@ def lane_programs(task: Task, make: MakeOptimizer, num_steps: int) -> LaneProgra
 
     def test_accuracy(lane: Lane, test_data: Data) -> Float[Array, ""]:
         def accuracy(step: Array) -> Array:
-            batch = task.batch(test_data, lane.key_test, step)
+            batch = (task.test_batch or task.batch)(test_data, lane.key_test, step)
             return task.loss(lane.state.params, batch)[1].accuracy
 
         return jnp.mean(jax.lax.map(accuracy, jnp.arange(TEST_BATCHES)))

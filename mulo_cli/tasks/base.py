@@ -47,6 +47,8 @@ class Task(NamedTuple):
     init: Callable[[PRNGKey], Params]
     loss: Callable[[Params, Batch], tuple[Float[Array, ""], TaskAux]]
     loss_ceiling: float | None
+    test_batch: BatchFunction | None = None
+    """What batches of the test split are made by, where that is not `batch`."""
 
 
 def supervised_task(
@@ -91,6 +93,7 @@ def supervised_task(
         init=network_init(network, dataset.example),
         loss=loss,
         loss_ceiling=classification_ceiling(dataset.num_classes),
+        test_batch=dataset.make_test_batch and dataset.make_test_batch(batch_size),
     )
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from mulo_cli.datasets.catalogue import DATASETS
 from mulo_cli.datasets.prepared import read_card
-from mulo_cli.datasets.tfds import BENCHMARKS
-from tests.cli.programs import inside, mulo
+from mulo_cli.datasets.tfds import BENCHMARKS, archive_names
+from tests.cli.programs import inside, mulo, start
 from tests.datasets.prepared_sets import prepare_images, prepare_text, some_images
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -78,6 +78,50 @@ def test_a_screen_gets_a_table_and_what_to_do_about_absent_ones(place, folder):
     for text in ("digits", "synthetic/fashion_mnist", "mine", "1281167", "32x32x3", "there"):
         assert text in shown
     assert "mulo data prepare NAME` for imagenet32" in shown
+
+
+def test_a_wide_screen_has_room_for_licences_and_sources(place):
+    narrow, wide = (
+        inside("data", "list", cwd=place, watched=True, COLUMNS=columns).stdout
+        for columns in ("119", "120")
+    )
+    for text in ("licence", "source", "CC BY 4.0", "MIT", "PSF-2.0", "H. Xiao et al."):
+        assert text in wide
+        assert text not in narrow.partition("not there yet")[0]
+
+
+def test_of_an_absent_set_is_shown_what_is_known_and_how_to_get_it(place):
+    done = inside("data", "show", "cifar10", cwd=place, watched=True)
+    assert done.returncode == 0, done.stderr
+    for text in ("A. Krizhevsky", "none stated", "augment, feed", "50000", "32x32x3"):
+        assert text in done.stdout
+    assert re.search(r"there +no\n", done.stdout)
+    assert "mulo data prepare cifar10" in done.stderr
+    (report,) = lines(inside("data", "show", "lm1b", cwd=place))
+    assert (report["row"]["present"], report["row"]["num_classes"]) == (False, 32_000)
+    assert (report["images"], report["text"], report["verified"]) == (None, None, None)
+
+
+def test_an_archive_can_be_named_instead_of_its_folder(place):
+    name = "1-billion-word-language-modeling-benchmark-r13output.tar.gz"
+    (place / name).write_bytes(b"not it")
+    (place / "Imagenet32_train_npz.zip").write_bytes(b"not it")
+    done = inside("data", "prepare", "lm1b", "--from", name, cwd=place)
+    assert done.returncode == 1
+    assert "wrong checksum" in done.stderr
+    alone = inside("data", "prepare", "imagenet32", "--from", "Imagenet32_train_npz.zip", cwd=place)
+    assert alone.returncode == 1
+    assert "'.' lacks Imagenet32_val_npz.zip" in alone.stderr
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenet32", "fashion_mnist"])
+def test_a_folder_without_anything_gets_the_names_of_the_archives(place, name):
+    (place / "empty").mkdir()
+    done = inside("data", "prepare", name, "--from", "empty", cwd=place)
+    assert done.returncode == 1
+    assert "hint: fetch " in done.stderr
+    for archive in archive_names(BENCHMARKS[name]):
+        assert archive in done.stderr
 
 
 def test_a_damaged_set_is_listed_with_its_damage(place, folder):
@@ -183,7 +227,8 @@ def test_a_picture_is_drawn(place, folder, name, suffix):
     [
         (["show", "cifer10"], 2, "did you mean 'cifar10'?"),
         (["show", "nowhere.zip"], 2, "no file or folder of that name"),
-        (["show", "cifar10"], 1, "mulo data prepare cifar10"),
+        (["show", "cifar10", "--verify"], 1, "mulo data prepare cifar10"),
+        (["show", "lm1b", "--plot", "x.png"], 1, "mulo data prepare lm1b"),
         (["show", "noise.bin"], 1, "neither images nor text"),
         (["show", "pets.zip:feed=always"], 2, "has no option 'feed'"),
         (["show", "digits:feed=never"], 2, "has no option 'feed'"),
@@ -202,6 +247,9 @@ def test_a_picture_is_drawn(place, folder, name, suffix):
         (["prepare", "cifar10", "--resize", "8"], 2, "another data set of cifar10"),
         (["prepare", "cifar10", "--from", "other.npz"], 1, "1x1x3, 3, 50000 + 10000 instead of"),
         (["prepare", "lm1b", "--unit", "stream"], 2, "another data set of lm1b"),
+        (["prepare", "lm1b", "--tokens", "chars"], 2, "--tokens chars would make another data"),
+        (["prepare", "lm1b", "--tokens", "bytes"], 2, "--tokens bytes would make another data"),
+        (["prepare", "lm1b", "--vocabulary", "8000"], 2, "--vocabulary would make another data"),
         (["prepare", "lm1b", "--from", "."], 1, "lacks 1-billion-word"),
         (["prepare", "imagenet64"], 1, "mulo data prepare imagenet64 --from FOLDER"),
     ],
@@ -251,20 +299,14 @@ def test_a_signal_ends_a_preparation_and_nothing_is_left(place, folder, monkeypa
 def test_a_process_that_is_told_to_end_ends_so(place, folder):
     """The same in a process of its own, which reads a text for longer than we wait."""
     (place / "long.txt").write_text("".join(f"line number {i}\n" for i in range(2_000_000)))
-    script = (
-        "import os, signal, sys, threading\n"
-        "threading.Timer(2.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
-        "from mulo_cli.cli.app import main\n"
-        "sys.argv = ['mulo', 'data', 'prepare', 'long', '--from', 'long.txt', '--tokens', "
-        "'sentencepiece']\n"
-        "main()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=place, capture_output=True, text=True, check=False,
-        env={**os.environ, "MULO_DATA_DIR": str(folder)},
-    )  # fmt: skip
-    assert done.returncode in (143, -signal.SIGTERM), "before or after mulo has taken over"
-    assert not folder.exists() or not list(folder.iterdir())
+    command = ("prepare", "long", "--from", "long.txt", "--tokens", "sentencepiece")
+    process = start("data", *command, cwd=place)
+    assert "reading text" in process.stderr.readline()
+    assert list(folder.iterdir()), "it has begun"
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143
+    assert not list(folder.iterdir())
 
 
 def test_help_does_not_import_the_engine(tmp_path):

@@ -121,7 +121,7 @@ def test_a_grid_that_diverges_everywhere_is_an_error_that_keeps_its_rows(tmp_pat
         (["--grid", "momentum.toml"], 2, "'momentum'", "known are"),
         (["--schedule", "linear"], 2, "'linear'", "warmup-cosine"),
         (["--dataset", "digit"], 2, "'digit'", "digits"),
-        (["--task", "vitt"], 2, "'vitt'", "mlp"),
+        (["--task", "vitt"], 2, "'vitt'", "vit"),
         (["--batch-size", "9999"], 2, "larger than digits", "batch size"),
         (["--out", "grid.toml"], 1, "cannot write", "choose another place"),
         (["--out", "foreign"], 1, "rows.jsonl", "row"),

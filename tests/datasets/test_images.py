@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mulo_cli.datasets.images import CROP_SHARE, channel_statistics, crop_and_flip, image_batch
+from mulo_cli.datasets.base import digest_of
+from mulo_cli.datasets.images import (
+    CROP_SHARE,
+    channel_statistics,
+    crop_and_flip,
+    image_batch,
+    image_dataset,
+)
 from mulo_cli.datasets.mapped import MappedRows
 
 SIDE = 32
@@ -95,7 +102,7 @@ def test_statistics_of_many_pixels_are_exact():
     images[::2, :, :, 0] = 240
     mean, std = channel_statistics(images)
     np.testing.assert_array_equal(mean, np.float32([245, 3]))
-    np.testing.assert_array_equal(std, np.float32([5, 0]))
+    np.testing.assert_array_equal(std, np.float32([5, 1]))
 
 
 def test_statistics_of_a_file_are_those_of_its_array(tmp_path):
@@ -104,3 +111,44 @@ def test_statistics_of_a_file_are_those_of_its_array(tmp_path):
     mean, std = channel_statistics(MappedRows(tmp_path / "inputs.npy"))
     np.testing.assert_allclose(mean, images.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(std, images.std((0, 1, 2)), rtol=1e-5)
+
+
+def test_a_channel_that_is_the_same_everywhere_is_no_division_by_zero():
+    images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 4), np.uint8)
+    images[..., 3] = 255
+    statistics = channel_statistics(images)
+    data = {"inputs": jnp.asarray(images), "targets": jnp.zeros(50, jnp.int32)}
+    batch = image_batch(8, *statistics)(data, jax.random.key(0), jnp.int32(0))
+    assert np.isfinite(np.asarray(batch.inputs)).all()
+    assert not np.asarray(batch.inputs)[..., 3].any()
+
+
+def test_test_images_are_not_augmented():
+    images = jnp.full((20, 8, 8, 3), 200, jnp.uint8)
+    split = {"inputs": images, "targets": jnp.zeros(20, jnp.int32)}
+    dataset = image_dataset(
+        "plain",
+        {"train": split, "test": split},
+        2,
+        statistics=(np.zeros(3), np.ones(3)),
+        source="",
+        licence="",
+        augment="crop-flip",
+    )
+    assert dataset.make_test_batch is not None
+    batches = [make(16) for make in (dataset.make_batch, dataset.make_test_batch)]
+    train, test = (of(split, jax.random.key(0), jnp.int32(0)).inputs for of in batches)
+    assert float(test.min()) == 200
+    assert float(train.min()) == 0, "a border has come in"
+
+
+def test_a_digest_tells_data_apart_and_nothing_else():
+    split = {"inputs": np.zeros((3, 2), np.uint8), "targets": np.arange(3, dtype=np.int32)}
+    told = digest_of({"train": split})
+    assert told == digest_of({"train": {name: split[name] for name in reversed(split)}})
+    others = [
+        {"train": {**split, "targets": np.array([0, 2, 1], np.int32)}},
+        {"train": {**split, "inputs": np.zeros((2, 3), np.uint8)}},
+        {"test": split},
+    ]
+    assert len({told, *map(digest_of, others)}) == 4

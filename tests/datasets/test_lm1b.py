@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mulo_cli.datasets import lm1b
+from mulo_cli.datasets import lm1b, text
 from mulo_cli.datasets.options import NO_OPTIONS, DatasetOptions
 from mulo_cli.datasets.prepared import load_prepared
 from mulo_cli.datasets.preparing import Origin, draft_of, write_text
 from mulo_cli.datasets.tfds import Opened
-from mulo_cli.datasets.tokenizers import spelled
+from mulo_cli.datasets.tokenizers import Bytes, Lines, spelled
 from mulo_cli.errors import DataError
 
 TRAIN = [f"the cat number {i} sat on the mat ." for i in range(250)]
@@ -67,6 +67,39 @@ def test_the_vocabulary_is_that_of_the_papers_and_made_of_training_text_alone():
     assert stored.vocabulary == 45
     assert "é" not in "".join(stored.spellings)
     assert any("trained on the first 250" in note for note in stored.notes)
+
+
+def test_more_tokens_than_32_bits_can_tell_the_places_of_are_refused_at_once(monkeypatch):
+    tokens = sum(len(f"{line}\n".encode()) for line in TRAIN)
+    monkeypatch.setattr(text, "MOST_TOKENS", tokens)
+    options = DatasetOptions(tokens="bytes", unit="line")
+    assert len(tokenised(options)[0].splits["train"]["tokens"]) == tokens
+    monkeypatch.setattr(text, "MOST_TOKENS", tokens // 2)
+    monkeypatch.setattr(lm1b, "BLOCK", 10)
+    with pytest.raises(DataError, match=r"train split has (\d+) tokens") as caught:
+        tokenised(options)
+    (found,) = [int(word) for word in caught.value.message.split() if word.isdecimal()]
+    assert tokens // 2 < found < tokens * 0.6
+
+
+def test_places_of_tokens_do_not_wrap(monkeypatch):
+    """Blocks whose sums are above 32 bits, told by a tokenizer that only claims to have them."""
+
+    class Tokens:
+        def __len__(self):
+            return 2**30
+
+    class Claims:
+        def encode_lines(self, block):
+            return Lines(Tokens(), np.linspace(0, 2**30, len(block) + 1).astype(np.int32))
+
+    with pytest.raises(DataError, match=f"{2**31} tokens"):
+        list(lm1b._encoded(Claims(), iter(["a"] * lm1b.BLOCK * 2), "train", 0, 1))
+
+
+def test_a_split_without_sentences_is_an_error():
+    with pytest.raises(DataError, match="train split has 0 tokens"):
+        list(lm1b._encoded(Bytes(), iter(()), "train", 0, 1))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -156,6 +156,45 @@ def test_a_damaged_set_is_one_error_that_names_the_file_and_the_cure(folder, dam
     assert "mulo data prepare mine --overwrite" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["../../../../dev/zero", "/dev/zero", "notes.txt", "\x1b[31m"])
+def test_a_card_that_names_other_files_is_refused_before_one_is_opened(folder, name):
+    place = prepare_images(folder)
+    card = json.loads((place / "dataset.json").read_text())
+    files = {**card["files"], name: {"bytes": 0, "sha256": "0" * 64}}
+    _edit(files=files)(place)
+    with pytest.raises(DataError, match="no file of a data set") as caught:
+        read_card(place)
+    assert "\x1b" not in caught.value.message
+
+
+def test_no_error_about_a_card_carries_what_a_terminal_obeys(folder):
+    place = prepare_images(folder)
+    card = json.loads((place / "dataset.json").read_text())
+    arrays = dict(card["files"])
+    arrays["train_inputs.npy"] |= {"dtype": "\x1b[31m"}
+    for damage in (_edit(files={"\x1b[31m": 3}), _edit(files=arrays)):
+        damage(place)
+        with pytest.raises(DataError) as caught:
+            read_card(place)
+        assert (caught.value.message + caught.value.hint).isprintable()
+        assert "[31m" in caught.value.message
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "/dev/zero"], ids=["nested", "endless"])
+def test_spellings_that_never_end_are_damage(folder, content):
+    place = prepare_text(folder)
+    path, card = place / "spellings.json", json.loads((place / "dataset.json").read_text())
+    path.unlink()
+    if content.startswith("/"):
+        path.symlink_to(content)
+    else:
+        path.write_text(content)
+    card["files"]["spellings.json"]["bytes"] = path.stat().st_size
+    _edit(files=card["files"])(place)
+    with pytest.raises(DataError, match=r"spellings\.json"):
+        load_prepared(place, NO_OPTIONS)
+
+
 def test_text_without_its_spellings_is_damaged(folder):
     place = prepare_text(folder)
     text = (place / "spellings.json").read_text()
@@ -214,6 +253,44 @@ def test_nobody_who_stops_listening_leaves_a_draft(folder):
     assert list(folder.iterdir())
     reports.close()
     assert not list(folder.iterdir())
+
+
+def test_two_that_prepare_one_set_at_once_do_not_mix_their_files(folder):
+    place, stored = folder / "mine", some_images()
+    with draft_of(place, overwrite=False) as one:
+        (one / "mark").touch()
+        with draft_of(place, overwrite=False) as two:
+            list(write_images(two, stream_of(stored), Origin("mine", "the other", "")))
+        assert list(one.iterdir()) == [one / "mark"]
+        assert read_card(place).source == "the other"
+        (one / "mark").unlink()
+        list(write_images(one, stream_of(stored), Origin("mine", "the first", "")))
+        with (
+            pytest.raises(DataError, match="prepared already"),
+            draft_of(place, overwrite=False),
+        ):
+            pass
+        shutil.rmtree(place)
+    assert read_card(place).source == "the first"
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+
+
+def test_who_comes_second_does_not_replace_what_came_meanwhile(folder):
+    place = folder / "mine"
+    with (
+        pytest.raises(DataError, match="prepared already"),
+        draft_of(place, overwrite=False) as draft,
+    ):
+        list(write_images(draft, stream_of(some_images()), Origin("mine", "mine", "")))
+        prepare_images(folder)
+    assert read_card(place).source == "a test"
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+
+
+def test_a_prepared_set_can_be_read_by_those_whom_the_user_lets(folder):
+    usual = folder.parent / "usual"
+    usual.mkdir()
+    assert prepare_images(folder).stat().st_mode == usual.stat().st_mode
 
 
 def test_nothing_is_replaced_unless_it_is_asked_for_and_is_a_data_set(folder):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from tensorflow_datasets.core.download import checksums
+from tensorflow_datasets.core.download import checksums, resource
 
 from mulo_cli.datasets.tfds import (
     BENCHMARKS,
@@ -191,12 +191,57 @@ def test_a_broken_archive_with_the_right_checksum_is_one_clear_error(place, tmp_
         read(benchmark, folder, tmp_path / "scratch")
 
 
-def test_what_cannot_be_downloaded_is_told_at_once_with_what_to_do(tmp_path, monkeypatch):
+@pytest.fixture
+def offline(monkeypatch):
+    """Let no host be found."""
+
     def no_network(*arguments):
         raise OSError(-2, "Name or service not known")
 
     monkeypatch.setattr("socket.getaddrinfo", no_network)
     monkeypatch.setattr("urllib.request.getproxies", dict)
+
+
+def keep(name, folder, root):
+    """Put archives where tfds keeps what it has downloaded; return their places."""
+    builder = tfds.builder(BENCHMARKS[name].builder, data_dir=root)
+    manager = tfds.download.DownloadManager(
+        download_dir=Path(builder.data_dir_root) / "downloads",
+        url_infos=builder.url_infos,
+        dataset_name=builder.name,
+    )
+    kept = []
+    for url, info in builder.url_infos.items():
+        if (folder / info.filename).exists():
+            path = Path(manager._get_dl_path(resource.Resource(url=url), info.checksum))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes((folder / info.filename).read_bytes())
+            resource.write_info_file(
+                url=url, path=path, dataset_name=builder.name, original_fname=info.filename,
+                url_info=info,
+            )  # fmt: skip
+            kept.append(path)
+    return kept
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "imagenet32"])
+def test_archives_that_tfds_has_kept_are_read_without_any_network(place, tmp_path, name):
+    benchmark, folder, images = place(name)
+    kept = keep(name, folder, tmp_path / "tfds")
+    assert len(kept) == len(archive_names(benchmark))
+    _, records = read(benchmark, None, tmp_path / "scratch")
+    np.testing.assert_array_equal(
+        np.stack([record["image"] for of in records.values() for record in of]), images
+    )
+    kept[-1].unlink()
+    with pytest.raises(DataError, match="nor kept its archives") as caught:
+        read(benchmark, None, tmp_path / "again")
+    assert f"mulo data prepare {name} --from FOLDER" in caught.value.hint
+
+
+@pytest.mark.usefixtures("offline")
+def test_what_cannot_be_downloaded_is_told_at_once_with_what_to_do(tmp_path):
     for name, benchmark in BENCHMARKS.items():
         with pytest.raises(DataError) as caught, opened_archives(benchmark, None, tmp_path):
             pass

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mulo_cli.datasets.options import DatasetOptions
 from mulo_cli.datasets.sentencepiece_models import train_model
-from mulo_cli.datasets.tokenizers import Pieces, lines_of, make_tokenizer
+from mulo_cli.datasets.tokenizers import Pieces, lines_of, make_tokenizer, spelled
 from mulo_cli.errors import DataError, UsageError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -100,6 +100,17 @@ def test_a_test_character_that_training_lacks_is_an_unknown_token():
     assert tokenizer.decode([3, 0]) == "\ufffda"
 
 
+def test_a_character_without_a_token_is_an_error_where_there_is_no_unknown_token():
+    tokenizer = make_tokenizer(DatasetOptions(), "banana")
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_lines([text])):
+        with pytest.raises(DataError, match="the character 'd' is not in the vocabulary"):
+            encode("bad")
+
+
+def test_half_a_character_in_a_list_of_spellings_is_shown_as_unknown():
+    assert "a" in spelled(["\ud800", "a"], [1, 0]).replace("\ufffd", "")
+
+
 def test_lines_of_characters_have_an_end_even_where_the_text_has_no_newline():
     tokenizer = make_tokenizer(DatasetOptions(unit="line"), "banana")
     assert tokenizer.size == 4
@@ -156,6 +167,12 @@ def test_a_vocabulary_of_the_wrong_size_is_an_error_that_tells_the_right_one(
     assert hinted.format(bound) in caught.value.hint
     tried = int(bound) + (0 if vocabulary > 10 else 50)
     assert train_model(lines_of(TEXT), tried).get_piece_size() == tried
+
+
+def test_a_vocabulary_beyond_what_the_trainer_can_choose_from_is_an_error():
+    for vocabulary in (1_000_001, 99_999_999_999):
+        with pytest.raises(UsageError, match=f"vocabulary={vocabulary} is above 1000000"):
+            train_model(["a text"], vocabulary)
 
 
 def test_a_vocabulary_below_one_is_an_error():

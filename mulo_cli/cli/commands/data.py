@@ -207,7 +207,8 @@ def show(
 ) -> Outcome:
     """Show one data set: where it is from, sizes, classes and their balance, statistics, examples.
 
-    Statistics are those of the training split.
+    Statistics are those of the training split. Of a published set that has not been prepared, what
+    is known of it is shown.
     """
     from mulo_cli.assembly.data_reports import look_at
     from mulo_cli.cli.data_tables import report_table
@@ -218,11 +219,14 @@ def show(
         from mulo_cli.results.plots import prepare_plot
 
         prepare_plot(plot)
-    shown = look_at(name, verified=verify)
+    shown = look_at(name, verified=verify, loaded=plot is not None)
     if _lines(terminal, format_):
         terminal.line(to_line(shown.report))
     else:
         terminal.result(report_table(shown.report))
+    if not shown.report.row.present:
+        bare = name.partition(":")[0]
+        terminal.info(f"not there yet: prepare it once with `mulo data prepare {bare}`")
     if plot is None:
         return Outcome()
     _draw(shown, plot)
