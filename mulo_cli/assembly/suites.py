@@ -1,7 +1,7 @@
 """From a suite's tasks to trainings: what is trained how, on which data, by which optimizer."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -11,6 +11,7 @@ from mulo_cli.assembly.optimizers import build_named_optimizer
 from mulo_cli.assembly.shelves import look_up
 from mulo_cli.assembly.tasks import build_evaluation_task
 from mulo_cli.datasets.base import Dataset
+from mulo_cli.datasets.catalogue import DatasetEntry
 from mulo_cli.datasets.mapped import RESIDENT_LIMIT
 from mulo_cli.errors import MuloError
 from mulo_cli.inner_training.traced import size_in_bytes
@@ -24,6 +25,10 @@ from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask, NamedOpt
 
 OF_FAMILY = "paper"
 """The preset that stands for the papers' values on a task's own family."""
+
+
+TWIN = "synthetic/"
+"""Before the name of a data set: noise in its shape."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Job:
     Attributes:
         plan: the task.
         optimizer: trains it.
-        task: the task with its data, or with the shapes of its data.
+        task: the task with the shapes of its data.
     """
 
     plan: PlannedTask
@@ -64,16 +69,20 @@ class Job:
 
 
 class Workbench:
-    """Builds tasks; data sets are described once, and the arrays of one at a time are loaded."""
+    """Builds tasks; every data set is described once, and the arrays of one at a time are kept.
+
+    A set that cannot be described unread (a path that is not a prepared set) is read for it.
+    """
 
     def __init__(self) -> None:
+        self._entries: dict[str, DatasetEntry] = {}
         self._described: dict[str, Dataset] = {}
-        self._loaded: tuple[str, Dataset] | None = None
+        self._loaded: Dataset | None = None
 
     def jobs(
         self, plans: Iterable[PlannedTask], references: Sequence[OptimizerReference]
     ) -> list[Job]:
-        """Build every optimizer on every task, without data, so that a wrong word costs no time.
+        """Build every optimizer on every task, from shapes, so that a wrong word costs no time.
 
         Raises:
             MuloError: something that cannot be built; says on which task of a suite.
@@ -90,14 +99,7 @@ class Workbench:
 
     def with_data(self, job: Job) -> EvaluationTask:
         """Return the task of a job with its data on the device; other data makes room for it."""
-        name = job.plan.section.dataset
-        dataset = self.described(name)
-        if _has_arrays(dataset):
-            return job.task
-        if self._loaded is None or self._loaded[0] != name:
-            self._loaded = None  # before the next one comes
-            self._loaded = (name, build_dataset(name))
-        return _task(job.plan, self._loaded[1], job.optimizer)
+        return _task(job.plan, self._load(job.plan.section.dataset), job.optimizer)
 
     def costs(self, job: Job) -> TrainingCosts:
         """Tell what a job costs, from shapes alone."""
@@ -105,9 +107,15 @@ class Workbench:
         return training_costs(job.task, job.optimizer, job.plan.config, resting)
 
     def resting_bytes(self, name: str) -> int:
-        """Return the bytes of a data set that rest on the device: pixels may stay in their file."""
+        """Return the bytes of a data set that rest on the device.
+
+        Pixels of a prepared set may stay in their file; everything else rests.
+        """
         reference = parse_named(name)
-        feed = dataset_options(reference, find_dataset(reference.name).options).feed
+        entry = self._entry(reference.name)
+        feed = (
+            dataset_options(reference, entry.options).feed if "feed" in entry.options else "never"
+        )
         limit = {"auto": RESIDENT_LIMIT, "always": 0, "never": None}[feed]
         total = 0
         for arrays in self.described(name).splits.values():
@@ -117,10 +125,26 @@ class Workbench:
         return total
 
     def described(self, name: str) -> Dataset:
-        """Return a data set, if possible with shapes in place of arrays."""
+        """Return a data set with shapes in place of arrays."""
         if name not in self._described:
-            self._described[name] = build_dataset(name, with_data=False)
+            self._described[name] = _shapes(
+                self._load(name)
+                if self._entry(parse_named(name).name).describe is None
+                else build_dataset(name, with_data=False)
+            )
         return self._described[name]
+
+    def _load(self, name: str) -> Dataset:
+        if self._loaded is None or self._loaded.name != name:
+            self._loaded = None  # before the next one comes
+            self._loaded = build_dataset(name)
+        return self._loaded
+
+    def _entry(self, name: str) -> DatasetEntry:
+        """Look once at what a name means: for a path, files are opened."""
+        if name not in self._entries:
+            self._entries[name] = find_dataset(name)
+        return self._entries[name]
 
 
 def fitting(tasks: Iterable[SuiteTask], dataset: str) -> list[SuiteTask]:
@@ -135,6 +159,13 @@ def fitting(tasks: Iterable[SuiteTask], dataset: str) -> list[SuiteTask]:
         for task in tasks
         if look_up("optimizee", parse_named(task.network).name, OPTIMIZEES).reads == kind
     ]
+
+
+def at_home(tasks: Iterable[SuiteTask], dataset: str) -> set[str]:
+    """Return the names of the tasks whose own data set is the one given, or stands in for it."""
+    names = {task.name: parse_named(task.dataset).name for task in tasks}
+    given = parse_named(dataset).name.removeprefix(TWIN)
+    return {name for name, own in names.items() if own.removeprefix(TWIN) == given}
 
 
 def plan_task(task: SuiteTask, seeds: int, window: int) -> PlannedTask:
@@ -160,29 +191,52 @@ def by_dataset(plans: Iterable[PlannedTask]) -> list[PlannedTask]:
     return sorted(plans, key=lambda plan: datasets.index(plan.section.dataset))
 
 
-def distinct(plans: Iterable[PlannedTask]) -> tuple[list[PlannedTask], dict[str, str]]:
-    """Keep one of trainings that are the same but for their names.
+def distinct(
+    plans: Iterable[PlannedTask], preferred: Collection[str] = ()
+) -> tuple[list[PlannedTask], list[tuple[PlannedTask, PlannedTask]]]:
+    """Keep one of trainings that are the same but for their names and published values.
+
+    Ranks could not hold two of them: it is one setting, and one optimizer has one value there.
+
+    Args:
+        plans: in the order in which they are to be trained.
+        preferred: names of tasks that are kept rather than others.
 
     Returns:
-        The first of each; name of each other -> name of the first.
+        One of each; each other, with the one that is kept.
     """
-    first: dict[str, PlannedTask] = {}
-    doubles = {}
-    for plan in plans:
-        kept = first.setdefault(repr((plan.section, plan.config)), plan)
-        if kept is not plan:
-            doubles[plan.place.suite_task] = kept.place.suite_task
-    return list(first.values()), doubles
+    plans = list(plans)
+    kept: dict[str, PlannedTask] = {}
+    for plan in sorted(plans, key=lambda plan: plan.place.suite_task not in preferred):
+        kept.setdefault(_training(plan), plan)
+    pairs = [(plan, kept[_training(plan)]) for plan in plans]
+    return (
+        [plan for plan, first in pairs if first is plan],
+        [(plan, first) for plan, first in pairs if first is not plan],
+    )
 
 
 def absent_data(plans: Iterable[PlannedTask]) -> dict[str, list[str]]:
     """Return data set -> tasks that need it, for those sets that are not on this machine."""
-    absent: dict[str, list[str]] = {}
+    needed: dict[str, list[str]] = {}
     for plan in plans:
-        name = plan.section.dataset
-        if name in absent or not find_dataset(parse_named(name).name).present:
-            absent.setdefault(name, []).append(plan.place.suite_task)
-    return absent
+        needed.setdefault(plan.section.dataset, []).append(plan.place.suite_task)
+    return {
+        name: tasks
+        for name, tasks in needed.items()
+        if not find_dataset(parse_named(name).name).present
+    }
+
+
+def _training(plan: PlannedTask) -> str:
+    return repr((plan.section, plan.config))
+
+
+def _shapes(dataset: Dataset) -> Dataset:
+    splits = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(dataset.splits)
+    )
+    return dataclasses.replace(dataset, splits=splits)
 
 
 def _on_family(
@@ -204,8 +258,3 @@ def _task(plan: PlannedTask, dataset: Dataset, optimizer: NamedOptimizer) -> Eva
             raise
         raise type(error)(f"{plan.place.suite_task}: {error.message}", error.hint) from error
     return dataclasses.replace(task, place=plan.place)
-
-
-def _has_arrays(dataset: Dataset) -> bool:
-    leaves = jax.tree.leaves(dict(dataset.splits))
-    return not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)

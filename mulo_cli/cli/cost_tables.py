@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from rich.table import Table
 from rich.text import Text
 
-from mulo_cli.cli.memory import free_memory
 from mulo_cli.cli.outcome import Outcome
-from mulo_cli.cli.tables import with_unit
+from mulo_cli.cli.tables import OPTIMIZER_WIDTH, with_unit
 from mulo_cli.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -66,9 +65,19 @@ class CostRow:
 
 
 def tell_costs(
-    terminal: Terminal, costs: Sequence[tuple["Job", "TrainingCosts"]], *, lines: bool
+    terminal: Terminal,
+    costs: Sequence[tuple["Job", "TrainingCosts"]],
+    free: int | None,
+    *,
+    lines: bool,
 ) -> Outcome:
     """Show what trainings cost, all of them; end with an error if some do not fit.
+
+    Args:
+        terminal: that shows them.
+        costs: of the trainings.
+        free: bytes of memory, before any data was loaded; None where nobody tells.
+        lines: one of JSON for each, instead of a table.
 
     Raises:
         MuloError: some need more memory than is free.
@@ -76,14 +85,14 @@ def tell_costs(
     from mulo_cli.cli.suite_evaluation import refuse_too_large
     from mulo_cli.results.store import to_line
 
-    rows = [_row(job, cost, free_memory()) for job, cost in costs]
+    rows = [_row(job, cost, free) for job, cost in costs]
     if lines:
         for row in rows:
             terminal.line(to_line(row))
     else:
         terminal.result(cost_table(rows))
         terminal.summary(_in_words(rows))
-    refuse_too_large(costs)
+    refuse_too_large(costs, free)
     return Outcome()
 
 
@@ -98,7 +107,7 @@ def cost_table(rows: Sequence[CostRow]) -> Table:
     )
     table.add_column("task", no_wrap=True)
     if several:
-        table.add_column("optimizer", overflow="fold")
+        table.add_column("optimizer", overflow="fold", min_width=OPTIMIZER_WIDTH)
     headings = (
         "parameters",
         "B per network",

@@ -29,6 +29,9 @@ SHOWN_TEXT = 160
 WIDE_SCREEN = 120
 """Characters of a line that has room for source and licence."""
 
+TOLD_WIDTH = 86
+"""Characters of a line that all but source and licence takes, and the space before each of them."""
+
 NAME_WIDTH = 23
 """Characters of a name before it is broken: `synthetic/fashion_mnist` is not."""
 
@@ -36,14 +39,14 @@ NAME_WIDTH = 23
 def list_table(rows: Sequence["DataRow"], screen: int) -> RenderableType:
     """Return names x what is told of each; source and licence where a line has room for them."""
     wide = screen >= WIDE_SCREEN
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("name", overflow="fold", min_width=NAME_WIDTH)
     table.add_column("what")
     for heading in ("train", "test", "shape", "classes"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("there", no_wrap=True)
-    for heading in ("licence", "source") if wide else ():
-        table.add_column(heading, overflow="fold")
+    for heading, share in (("licence", 0.45), ("source", 0.55)) if wide else ():
+        table.add_column(heading, overflow="fold", max_width=int(share * (screen - TOLD_WIDTH)))
     for row in rows:
         told = (Text(harmless(row.licence)), Text(harmless(row.source))) if wide else ()
         table.add_row(
@@ -56,7 +59,7 @@ def list_table(rows: Sequence["DataRow"], screen: int) -> RenderableType:
             "damaged" if row.complaint else "yes" if row.present else "no",
             *told,
         )
-    return table
+    return Group(table, Text())
 
 
 def list_in_words(rows: Sequence["DataRow"]) -> tuple[str, ...]:

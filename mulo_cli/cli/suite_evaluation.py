@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mulo_cli.cli.terminal import Terminal
-from mulo_cli.results.comparison import listing
 from mulo_cli.results.records import EvaluationRow
+from mulo_cli.results.settings import listing
 
 if TYPE_CHECKING:
     from mulo_cli.assembly.suites import Job, PlannedTask, Workbench
+    from mulo_cli.cli.row_output import RowOutput
     from mulo_cli.recipes.suites import SuiteTask
     from mulo_cli.studies.costs import TrainingCosts
 
@@ -51,12 +52,12 @@ def plan_suite(terminal: Terminal, asked: Asked) -> list["PlannedTask"]:
     Raises:
         UsageError: nothing is left, or an override does not suit a task.
     """
-    from mulo_cli.assembly.suites import by_dataset, distinct, fitting, plan_task
+    from mulo_cli.assembly.suites import at_home, by_dataset, distinct, fitting, plan_task
     from mulo_cli.recipes.suites import load_suite, select
 
     assert asked.suite is not None
     suite = load_suite(asked.suite)
-    tasks = list(select(suite, asked.only))
+    tasks, preferred = list(select(suite, asked.only)), set[str]()
     if asked.limit_width is not None:
         narrow = [task for task in tasks if task.width <= asked.limit_width]
         _leave_out(terminal, tasks, narrow, f"wider than {asked.limit_width}")
@@ -64,13 +65,16 @@ def plan_suite(terminal: Terminal, asked: Asked) -> list["PlannedTask"]:
     if asked.dataset is not None:
         readers = fitting(tasks, asked.dataset)
         _leave_out(terminal, tasks, readers, f"{asked.dataset} is not what they read")
-        tasks = readers
+        preferred, tasks = at_home(tasks, asked.dataset), readers
     seeds, window = asked.seeds or suite.seeds, asked.window or suite.window
     changed = [_overridden(task, asked, window) for task in tasks]
-    plans, doubles = distinct(plan_task(task, seeds, window) for task in changed)
+    plans, doubles = distinct((plan_task(task, seeds, window) for task in changed), preferred)
     if doubles:
-        same = listing([f"{name} (as {first})" for name, first in doubles.items()])
-        terminal.info(f"left out, the same trainings as others now: {same}")
+        same = [f"{gone.place.suite_task} (as {kept.place.suite_task})" for gone, kept in doubles]
+        terminal.info(f"left out, the same trainings as others now: {listing(same)}")
+        values = {f"paper/{kept.preset}" for gone, kept in doubles if gone.preset != kept.preset}
+        if values:
+            terminal.info(f"preset=paper means {listing(sorted(values))} there")
     return by_dataset(plans)
 
 
@@ -101,17 +105,19 @@ def with_data_here(
     return kept
 
 
-def refuse_too_large(costs: Sequence[tuple["Job", "TrainingCosts"]]) -> None:
+def refuse_too_large(costs: Sequence[tuple["Job", "TrainingCosts"]], free: int | None) -> None:
     """End if some trainings do not fit into free memory.
+
+    Args:
+        costs: of the trainings.
+        free: bytes, before any data was loaded; None where nobody tells.
 
     Raises:
         MuloError: names them, and what is missing.
     """
-    from mulo_cli.cli.memory import free_memory
     from mulo_cli.cli.tables import with_unit
     from mulo_cli.errors import MuloError
 
-    free = free_memory()
     if free is None:
         return
     beyond = [(job, cost) for job, cost in costs if cost.memory > free]
@@ -146,6 +152,40 @@ def estimate(
     finally:
         progress.stop()
     return told
+
+
+def open_output(
+    terminal: Terminal,
+    bench: "Workbench",
+    jobs: Sequence["Job"],
+    output: Path | None,
+    free: int | None,
+    *,
+    lines: bool,
+) -> "RowOutput":
+    """Return where rows go; no file is made for trainings that do not fit into free memory.
+
+    Raises:
+        MuloError: some that are still to be trained do not; nothing is refused without a number.
+    """
+    from mulo_cli.cli.row_output import RowOutput
+
+    grown = output is not None and output.exists()
+    sink = RowOutput(terminal, output, lines=lines) if grown else None
+    if free is not None:
+        missing = [job for job in jobs if sink is None or known_rows(job, sink) is None]
+        refuse_too_large(estimate(terminal, bench, missing), free)
+    return sink or RowOutput(terminal, output, lines=lines)
+
+
+def known_rows(job: "Job", sink: "RowOutput") -> list[EvaluationRow] | None:
+    """Return the rows of a job, if the file has all of them."""
+    from mulo_cli.results.environment import code_version
+    from mulo_cli.studies.evaluate import identities
+
+    wanted = identities(job.task, job.optimizer, job.plan.config, code_version())
+    found = [row for identity in wanted if (row := sink.find(identity))]
+    return found if len(found) == len(wanted) else None
 
 
 def called(job: "Job") -> str:

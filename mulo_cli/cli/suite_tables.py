@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mulo_cli.cli.tables import OPTIMIZER_WIDTH, loss_cell, mean_and_error
-from mulo_cli.results.comparison import printable
 from mulo_cli.results.records import EvaluationRow
+from mulo_cli.results.settings import printable
 
 if TYPE_CHECKING:
     from mulo_cli.recipes.suites import Suite

@@ -237,10 +237,11 @@ def _spellings(folder: Path, card: Card) -> tuple[str, ...]:
 
 
 def _damaged(path: Path, why: str) -> DataError:
+    name = shortened(path.parent.name)[1:-1]
     return DataError(
         f"the prepared data set {str(path.parent)!r} is damaged: {path.name}: {why}",
-        f"prepare it again: `mulo data prepare {shortened(path.parent.name)[1:-1]} --overwrite`, with the same "
-        "--from if there was one",
+        f"prepare it again: `mulo data prepare {name} --overwrite`, with the same --from if there "
+        "was one",
     )
 
 

@@ -7,12 +7,12 @@ not text. What decides on the splits is told in notes.
 import codecs
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mulo_cli.datasets.files.archives import opened
-from mulo_cli.datasets.files.members import Member
+from mulo_cli.datasets.files.members import Member, without_packed_copies
 from mulo_cli.datasets.files.streams import first_bytes, read_up_to, unpacked, unreadable
 from mulo_cli.errors import DataError, shortened_path
 
@@ -23,8 +23,9 @@ spectral-muP paper's runs on tiny Shakespeare."""
 TEST_EVERY = 10
 """Of many files without a word on their split, every so many-th is a test file."""
 
-READ_LIMIT = 8 * 2**30
-"""Bytes that are read, once unpacked: a bound against zip bombs. LM1B has 4.2e9."""
+READ_LIMIT = 2 * 2**30
+"""Bytes that are read, once unpacked: a bound against zip bombs. As characters they may take four
+times as many."""
 
 LOOKED_AT = 64 * 2**10
 """Bytes by which a file is told to be text."""
@@ -37,12 +38,12 @@ CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
-TRAINING_NAME = re.compile(r"(train|training)(?![a-z])", re.IGNORECASE)
-TEST_NAMES = tuple(
+SPLIT_NAMES = tuple(
     re.compile(rf"({words})(?![a-z])", re.IGNORECASE)
-    for words in ("test|testing", "val|valid|validation|dev|eval|heldout")
+    for words in ("train|training", "test|testing", "val|valid|validation|dev|eval|heldout")
 )
-"""How files and folders of a test split begin; the first kind that is there is used."""
+"""How files and folders of a split begin: those of training, then those that can be the test split;
+of these the first kind that is there is used."""
 
 TEXT_NAME = re.compile(r".+\.(txt|text)(\.(gz|xz))?", re.IGNORECASE)
 
@@ -66,7 +67,7 @@ def looks_like_text(path: Path) -> bool:
     """Return whether this is text, or mostly holds files of text; their beginnings are read."""
     try:
         with opened(path) as members:
-            files = _sorted(members)
+            files = without_packed_copies(members)
             chosen = _text_files(files)
             if len(chosen) < len(files) - len(chosen):
                 return False  # a folder of images has its labels in text files
@@ -82,14 +83,14 @@ def read_text(path: Path) -> StoredText:
     A single text: its last tenth, from a line's beginning, is the test split. Several files: names
     or folders that begin with `train`, and with `test` or `val`, tell the split; otherwise every
     tenth of them, sorted by name, is a test file. Where some end in `.txt`, the others are passed
-    over.
+    over, and so is `x.txt.gz` beside `x.txt`.
 
     Raises:
         DataError: it cannot be read, is not text, is not UTF-8, or is empty.
     """
     shown = shortened_path(path)
     with opened(path) as members:
-        files = _sorted(members)
+        files = without_packed_copies(members)
         if not files:
             raise DataError(f"{shown} holds no files", "give a text file, or a folder of such")
         chosen = _text_files(files)
@@ -116,10 +117,6 @@ def split_text(text: str) -> StoredText:
 
 def _noted(stored: StoredText, notes: tuple[str, ...]) -> StoredText:
     return StoredText(stored.train, stored.test, (*notes, *stored.notes))
-
-
-def _sorted(members: Iterable[Member]) -> list[Member]:
-    return sorted(members, key=lambda file: file.parts)
 
 
 def _text_files(files: Sequence[Member]) -> Sequence[Member]:
@@ -193,15 +190,20 @@ def _splits(files: Sequence[Member]) -> tuple[Sequence[Sequence[Member]], tuple[
 def _splits_by_name(files: Sequence[Member]) -> tuple[list[Member], list[Member]] | None:
     """Return training and test files, if names below the folder that all share tell them."""
     shared = _shared_folders([file.parts[:-1] for file in files])
-
-    def is_like(pattern: re.Pattern[str], file: Member) -> bool:
-        return any(map(pattern.match, file.parts[shared:]))
-
-    train = [file for file in files if is_like(TRAINING_NAME, file)]
-    others = [file for file in files if not is_like(TRAINING_NAME, file)]
-    kinds = ([file for file in others if is_like(pattern, file)] for pattern in TEST_NAMES)
-    test = next(filter(None, kinds), [])
+    kinds: list[list[Member]] = [[] for _ in SPLIT_NAMES]
+    for file in files:
+        told = _kind_of_split(file.parts[shared:])
+        if told is not None:
+            kinds[told].append(file)
+    train, *others = kinds
+    test = next(filter(None, others), [])
     return (train, test) if train and test else None
+
+
+def _kind_of_split(parts: Sequence[str]) -> int | None:
+    """Return the place in `SPLIT_NAMES` of the first folder or name that says a split."""
+    told = (kind for part in parts for kind, name in enumerate(SPLIT_NAMES) if name.match(part))
+    return next(told, None)
 
 
 def _shared_folders(folders: Sequence[tuple[str, ...]]) -> int:

@@ -218,10 +218,8 @@ def opened_archives(benchmark: Benchmark, folder: Path | None, scratch: Path) ->
 
 def _refuse_without_host(benchmark: Benchmark, hint: str) -> None:
     """Find out at once what tfds would find out after minutes of trying."""
-    absent = (
-        "tensorflow-datasets has neither prepared it in "
-        f"{prepared_place(benchmark)} nor kept its archives"
-    )
+    place = prepared_place(benchmark)
+    absent = f"tensorflow-datasets has neither {place} nor all archives among its downloads"
     if benchmark.host is None:
         raise DataError(
             f"{absent}, and {benchmark.builder} cannot be downloaded without a login", hint
@@ -256,7 +254,6 @@ RECORDS_HINT = (
     "move it away and prepare it again in the format array_record, or give --from with a folder "
     "of the published archives"
 )
-
 
 READABLE = "array_record"
 """The format of records that tfds reads without TensorFlow."""

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from mulo_cli.errors import RecipeError, shortened
+from mulo_cli.errors import RecipeError, shortened, shortened_path
 from mulo_cli.recipes.nearest import nearest_hint
 from mulo_cli.recipes.schema import STRICT, PositiveInt
 
@@ -95,6 +95,10 @@ class SuiteFile:
 
     @model_validator(mode="after")
     def _consistent(self) -> "SuiteFile":
+        _check_spelling("name", [self.name])
+        _check_spelling("family", self.families)
+        _check_spelling("task", self.tasks)
+        _check_spelling("deviation", self.deviations)
         taken: dict[tuple[str, str], str] = {}
         for name, task in self.tasks.items():
             _check_names(name, task, self)
@@ -125,23 +129,36 @@ def read_suite_file(reference: str) -> SuiteFile:
         written = TypeAdapter(SuiteFile).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(_shown(part) for part in first["loc"])
         what = first["msg"].removeprefix("Value error, ")
         raise RecipeError(
-            f"suite {reference!r}: {where}{': ' if where else ''}{what}",
+            f"suite {shortened_path(reference)}: {where}{': ' if where else ''}{what}",
             "docs/reference/suites.md tells every key",
         ) from None
     if not shipped and written.name in suite_names():
         raise RecipeError(
-            f"suite {reference!r} is named {written.name!r}, as one that ships",
+            f"suite {shortened_path(reference)} is named {written.name!r}, as one that ships",
             "ranks would mix them: give it another name",
         )
     return written
 
 
+def _shown(part: str | int) -> str:
+    """Return a key as an error shows it: whatever is no proper name as its repr."""
+    text = str(part)
+    return text if re.fullmatch(r"[\w.-]{1,40}", text, re.ASCII) else shortened(text)
+
+
+def _check_spelling(what: str, names: Iterable[str]) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"{what} {shortened(name)}: names are of a-z, 0-9, '.', '_' and '-', and begin "
+                "with a letter or a digit"
+            )
+
+
 def _check_names(name: str, task: TaskEntry, suite: SuiteFile) -> None:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"task {shortened(name)}: names are of a-z, 0-9, '.', '_' and '-'")
     if task.family not in suite.families:
         hint = nearest_hint(task.family, suite.families)
         raise ValueError(f"task {name}: unknown family {shortened(task.family)} ({hint})")
@@ -160,25 +177,30 @@ def _check_steps(name: str, at: Sequence[int], steps: int, window: int) -> None:
 
 def _parse(reference: str) -> dict[str, Any]:
     if "\0" in reference:
-        raise RecipeError(f"{reference!r} is not a file name", "give a suite's name or file")
+        raise RecipeError(
+            f"{shortened_path(reference)} is not a file name", "give a suite's name or file"
+        )
     try:
         if reference in suite_names():
             return tomllib.loads((LIBRARY / f"{reference}.toml").read_text("utf-8"))
         return tomllib.loads(Path(reference).read_text("utf-8"))
     except UnicodeDecodeError:
-        raise RecipeError(f"suite {reference!r} is not a text file", "give a TOML file") from None
+        raise RecipeError(
+            f"suite {shortened_path(reference)} is not a text file", "give a TOML file"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise RecipeError(
-            f"suite {reference!r} is not valid TOML: {error}", "mend the file at that place"
+            f"suite {shortened_path(reference)} is not valid TOML: {error}",
+            "mend the file at that place",
         ) from None
     except OSError as error:
         if reference.endswith(".toml") or "/" in reference:
             raise RecipeError(
-                f"suite {reference!r} cannot be read: {error.strerror}",
+                f"suite {shortened_path(reference)} cannot be read: {error.strerror}",
                 f"give a readable TOML file, or one of {', '.join(suite_names())}",
             ) from None
         raise RecipeError(
-            f"there is no suite {reference!r}",
+            f"there is no suite {shortened_path(reference)}",
             nearest_hint(reference, suite_names()) + ", or give the path of a TOML file",
         ) from None
 
@@ -194,5 +216,6 @@ def _refuse_unknown_keys(values: Mapping[str, Any], origin: str) -> None:
         for key in table:
             if key not in known:
                 raise RecipeError(
-                    f"unknown key {prefix + key!r} in suite {origin!r}", nearest_hint(key, known)
+                    f"unknown key {shortened(prefix + key)} in suite {shortened_path(origin)}",
+                    nearest_hint(key, known),
                 )

@@ -18,6 +18,7 @@ class SuiteTask:
         name: in its suite.
         identifier: as the source prints it.
         family: name of its family.
+        title: what people call its family.
         axis: along which the source varies its tasks here.
         dataset: as after --dataset.
         network: as after --task, the length of examples included.
@@ -31,6 +32,7 @@ class SuiteTask:
     name: str
     identifier: str
     family: str
+    title: str
     axis: Axis
     dataset: str
     network: str
@@ -159,6 +161,7 @@ def _complete(name: str, task: TaskEntry, suite: SuiteFile) -> SuiteTask:
         name=name,
         identifier=task.identifier,
         family=task.family,
+        title=family.title,
         axis=task.axis,
         dataset=family.dataset,
         network=network,

@@ -10,15 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mulo_cli.results.comparison import (
-    Comparison,
-    Comparisons,
-    Setting,
-    describe,
-    listing,
-    printable,
-)
-from mulo_cli.results.records import SuitePlace
+from mulo_cli.results.comparison import Comparison, Comparisons
+from mulo_cli.results.records import NOWHERE
+from mulo_cli.results.settings import Setting, describe, listing, printable
 
 Axis = Literal["size", "width", "depth", "horizon"]
 """What columns are: size is step x size of a suite's tasks, or step x width (Table 1), the others
@@ -104,12 +98,13 @@ class _Group:
 
     Attributes:
         name: heading of the column.
-        size: of a suite's tasks, where columns are that.
+        suite, size: of its tasks, where columns are that.
         comparisons: of all optimizers, on all their seeds.
         complete: the optimizers that have all of these comparisons.
     """
 
     name: str
+    suite: str
     size: str | None
     comparisons: tuple[Comparison, ...]
     complete: tuple[str, ...]
@@ -125,7 +120,7 @@ def columns_by(
         found: what the rows allow.
         families: of suites that are known; of others, those that rows tell of.
     """
-    suites = {one.setting.place.suite for one in found.comparisons} - {""}
+    suites = {place.suite for one in found.comparisons for place in one.setting.places} - {""}
     together: dict[Shared, list[Comparison]] = defaultdict(list)
     for comparison in found.comparisons:
         for shared in _shared(axis, comparison, several=len(suites) > 1):
@@ -137,7 +132,8 @@ def columns_by(
             name for name in found.optimizers if all(name in one.losses for one in comparisons)
         )
         columns.append(_column(shared, comparisons, complete))
-        groups.append(_Group(shared.name, shared.size, tuple(comparisons), complete))
+        suite = shared.suite or next(iter(suites), "")
+        groups.append(_Group(shared.name, suite, shared.size, tuple(comparisons), complete))
     return tuple(columns), (
         *_name_lacking(groups, found),
         *_name_differing_seeds(groups, found),
@@ -154,10 +150,15 @@ def _shared(axis: Axis, comparison: Comparison, *, several: bool) -> Iterable[Sh
     if axis != "size":
         value = step if axis == "horizon" else getattr(setting, FIELDS[axis])
         return [dataclasses.replace(Shared(), **{FIELDS[axis]: value})]
-    if not setting.place.suite:
-        return [Shared(step=step, width=setting.width)]
-    suite = setting.place.suite if several else None
-    return [Shared(step=step, suite=suite, size=size) for size in setting.place.sizes]
+    return dict.fromkeys(
+        shared
+        for place in setting.places
+        for shared in (
+            [Shared(step=step, width=setting.width)]
+            if not place.suite
+            else [Shared(step, place.suite if several else None, size) for size in place.sizes]
+        )
+    )
 
 
 def _column(shared: Shared, comparisons: Sequence[Comparison], complete: tuple[str, ...]) -> Column:
@@ -215,36 +216,50 @@ def _name_unbalanced(axis: Axis, groups: Sequence[_Group], found: Comparisons) -
     """Name what the columns of one axis do not share: they differ in more than that axis."""
     if axis == "size":
         return
-    inside = [{_off_axis(axis, one) for one in group.comparisons} for group in groups]
-    everything = set.union(*inside)
-    fields = [name for name in found.told_apart_by if name != FIELDS[axis]]
-    lacks = [
-        f"'{group.name}' has nothing on {_places(sorted(everything - there), fields)}"
-        for group, there in zip(groups, inside, strict=True)
-        if everything - there
+    inside = [
+        {alias for one in group.comparisons for alias in _off_axis(axis, one)} for group in groups
     ]
+    fields = [name for name in found.told_apart_by if name != FIELDS[axis]]
+    lacks = []
+    for group, there in zip(groups, inside, strict=True):
+        absent = {
+            aliases[-1][1:]
+            for one in found.comparisons
+            if there.isdisjoint(aliases := _off_axis(axis, one))
+        }
+        if absent:
+            lacks.append(f"'{group.name}' has nothing on {_places(sorted(absent), fields)}")
     if lacks:
         yield f"the columns differ in more than {axis}: {listing(lacks, '. ')}"
 
 
-def _off_axis(axis: Axis, comparison: Comparison) -> Place:
-    """Return where a comparison is, its place on the axis taken away."""
-    setting = comparison.setting
+def _off_axis(axis: Axis, comparison: Comparison) -> list[tuple[str, Setting, int | None]]:
+    """Return where a comparison is, its place on the axis taken away; in each suite, too.
+
+    One family's networks have as many heads as their widths allow: they are still one family.
+    """
+    setting = dataclasses.replace(comparison.setting, places=(NOWHERE,))
     if axis == "horizon":
-        return setting, None
-    if place := setting.place.suite and SuitePlace(setting.place.suite, "", setting.place.family):
-        # one family's networks have as many heads as their widths allow: still one family
-        setting = dataclasses.replace(setting, network=place.family, place=place)
-    return dataclasses.replace(setting, **{axis: 0}), comparison.step
+        return [("", setting, None)]
+    setting = dataclasses.replace(setting, **{axis: 0})
+    families = [(place.suite, place.family) for place in comparison.setting.places if place.suite]
+    return [
+        ("", setting, comparison.step),
+        *(
+            (suite, dataclasses.replace(setting, network=family), comparison.step)
+            for suite, family in families
+        ),
+    ]
 
 
 def _name_sizeless(found: Comparisons) -> Iterable[str]:
     """Name the tasks of suites that are of no size, and where they count."""
-    names = {
-        one.setting.place.suite_task: None
+    names = dict.fromkeys(
+        place.suite_task
         for one in found.comparisons
-        if one.setting.place.suite and not one.setting.place.sizes
-    }
+        for place in one.setting.places
+        if not any(other.sizes or not other.suite for other in one.setting.places)
+    )
     if names:
         yield (
             f"of no size, and ranked only along width, depth and horizon (--by): "
@@ -255,7 +270,8 @@ def _name_sizeless(found: Comparisons) -> Iterable[str]:
 def _families(found: Comparisons) -> Families:
     """Return the families by suite and size that rows tell of."""
     told: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for place in dict.fromkeys(one.setting.place for one in found.comparisons):
+    places = (place for one in found.comparisons for place in one.setting.places)
+    for place in dict.fromkeys(places):
         for size in place.sizes:
             told[place.suite][size] += [place.family]
     return told
@@ -267,9 +283,13 @@ def _name_families(groups: Sequence[_Group], families: Families) -> Iterable[str
     for group in groups:
         if group.size is None:
             continue
-        there = [setting.place.family for setting in {one.setting for one in group.comparisons}]
-        suite = group.comparisons[0].setting.place.suite
-        expected = families.get(suite, {}).get(group.size, ())
+        there = [
+            place.family
+            for setting in {one.setting for one in group.comparisons}
+            for place in setting.places
+            if place.suite == group.suite and group.size in place.sizes
+        ]
+        expected = families.get(group.suite, {}).get(group.size, ())
         if lacks := [name for name in dict.fromkeys(expected) if name not in there]:
             lacking[listing(map(printable, lacks))].append(group.name)
         if doubled := sorted({name for name in there if there.count(name) > 1}):

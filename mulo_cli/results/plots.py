@@ -23,6 +23,9 @@ SUFFIXES = (".png", ".svg")
 PANEL = (2.9, 2.4)
 """Inches."""
 
+MOST_IN_LINE = 8
+"""Panels side by side; a deep network's layers go on in the next line."""
+
 MARGIN = 1.3
 """Inches beside the panels, for the legend."""
 
@@ -76,8 +79,8 @@ def prepare_plot(path: Path) -> None:
 def plot_coordinates(checks: Sequence[CoordinateCheck], path: Path) -> None:
     """Draw the change of every layer over training, as in muLO, Figures 2 and 10 to 12.
 
-    One row per optimizer, one column per layer; each line is one width, the geometric mean over
-    seeds.
+    One row per optimizer (several where there are many layers), one panel per layer; each line is
+    one width, the geometric mean over seeds.
 
     Args:
         checks: of the same layers.
@@ -117,18 +120,26 @@ def draw_coordinates(checks: Sequence[CoordinateCheck]) -> "Figure":
     """Return the picture of `plot_coordinates`; no state of matplotlib's is touched."""
     from matplotlib.figure import Figure
 
-    layers = [fit.layer for fit in checks[0].fits]
-    size = (PANEL[0] * len(layers) + MARGIN, PANEL[1] * len(checks))
+    layers = len(checks[0].fits)
+    lines = -(-layers // MOST_IN_LINE)
+    columns = -(-layers // lines)
+    size = (PANEL[0] * columns + MARGIN, PANEL[1] * lines * len(checks))
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(checks), len(layers), squeeze=False, sharex=True)
-    for row, check in zip(panels, checks, strict=True):
-        for panel, fit in zip(row, check.fits, strict=True):
+    grid = figure.subplots(lines * len(checks), columns, squeeze=False, sharex=True)
+    for number, check in enumerate(checks):
+        block = grid[number * lines : (number + 1) * lines]
+        for panel, fit in zip(block.flat, check.fits, strict=False):
             _draw_layer(panel, check, fit)
+        for panel in block.flat[layers:]:
+            panel.remove()
         name = f"{check.verdict.optimizer} ({check.verdict.parametrization})"
-        row[0].set_ylabel(f"{textwrap.fill(name, NAME_LINE)}\n\nstd of change", fontsize="small")
-    for panel in panels[-1]:
+        for line in block:
+            line[0].set_ylabel(
+                f"{textwrap.fill(name, NAME_LINE)}\n\nstd of change", fontsize="small"
+            )
+    for panel in grid[-1]:
         panel.set_xlabel("step")
-    handles, names = panels[0][0].get_legend_handles_labels()
+    handles, names = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, names, title="width", loc="outside right upper", frameon=False)
     return figure
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from mulo_cli.errors import DataError
 from mulo_cli.results.columns import Axis, Column, Families, Shared, columns_by
-from mulo_cli.results.comparison import Comparison, Setting, compare
+from mulo_cli.results.comparison import Comparison, compare
 from mulo_cli.results.records import EvaluationRow
+from mulo_cli.results.settings import Setting
 
 SATURATED = 0.02
 """Nats; below it the training set is learned, and which loss is smaller means little."""

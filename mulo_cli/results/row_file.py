@@ -48,7 +48,7 @@ class RowFile:
             replace_text(path, complete.decode())
 
     def find(self, identity: EvaluationIdentity) -> EvaluationRow | None:
-        """Return the row of an identity, if it is there: at its place in a suite, else at another."""
+        """Return the row of an identity if it is there: at its place in a suite, else another."""
         told = self._rows.get(content_hash(identity), {})
         return told.get(identity.place) or next(iter(told.values()), None)
 

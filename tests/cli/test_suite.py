@@ -1,8 +1,12 @@
 """`mulo evaluate --suite` and `--dry-run` as a user meets them; what `mulo rank` makes of it."""
 
+import dataclasses
+import io
 import json
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.programs import inside
@@ -47,6 +51,7 @@ def evaluated(tmp_path_factory) -> Path:
     done = inside(*OWN, *SGD, "--output", "rows.jsonl", cwd=folder)
     assert done.returncode == 0, done.stderr
     (folder / "stderr").write_text(done.stderr)
+    (folder / "stdout").write_text(done.stdout)
     return folder
 
 
@@ -89,10 +94,27 @@ def test_the_same_again_trains_nothing_and_what_is_missing_alone_is_trained(eval
     assert "mlp-small" not in more.stderr
 
 
-def test_a_suite_can_be_piped_into_ranks(evaluated):
+def test_sizes_that_were_changed_are_told_of_what_is_trained_already(evaluated, place):
+    (place / "rows.jsonl").write_bytes((evaluated / "rows.jsonl").read_bytes())
+    (place / "tiny.toml").write_text(SUITE.replace('["xl", "xxl"]', '["large"]'))
+    for written in (5, 5):
+        asked = (*SGD, "--only", "mlp-wide", "--output", "rows.jsonl", "--append")
+        again = inside(*OWN, *asked, cwd=place)
+        assert "1 rows, 0 of them new" in again.stderr
+        assert "compiling" not in again.stderr
+        assert [row["sizes"] for row in rows(again.stdout)] == [["large"]]
+        assert len(rows((place / "rows.jsonl").read_text())) == written, "one is told again"
+    ranked = inside("rank", "rows.jsonl", cwd=place)
+    assert {row["size"] for row in rows(ranked.stdout)} == {"base", "large", None}
+    assert "mlp-wide" in ranked.stderr, "that its sizes were changed is said"
+
+
+def test_a_suite_can_be_piped_into_ranks(evaluated, monkeypatch):
     """One optimizer ranks first everywhere: it is columns that are looked at."""
     piped = (evaluated / "rows.jsonl").name
-    ranked = inside("rank", piped, cwd=evaluated)
+    stream = io.BytesIO((evaluated / "stdout").read_bytes())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
+    ranked = inside("rank", cwd=evaluated)
     assert ranked.returncode == 0, ranked.stderr
     found = rows(ranked.stdout)
     assert [one["column"] for one in found] == [
@@ -163,15 +185,125 @@ def test_another_data_set_takes_the_place_of_those_of_its_kind(place):
     assert "left out, synthetic/fashion_mnist is not what they read: lm-small" in done.stderr
 
 
-def test_baselines_have_the_papers_values_for_each_family(place):
-    done = inside(
-        "evaluate", "--suite", "paper", "--only", "mlp-*-3-128", "--dry-run",
-        "--optimizer", "adamw:preset=paper", cwd=place,
-    )  # fmt: skip
-    assert {r["optimizer"] for r in rows(done.stdout)} == {"adamw:preset=paper"}
+@pytest.mark.parametrize("name", ["adamw", "muadam"])
+def test_baselines_have_the_papers_values_for_each_family(name):
+    from mulo_cli.assembly.suites import Workbench, plan_task
+    from mulo_cli.optimizers.presets import PRESETS
+    from mulo_cli.recipes.references import parse_optimizer
+    from mulo_cli.recipes.suites import load_suite
+
+    paper = load_suite("paper")
+    plans = [plan_task(task, 1, 50) for task in paper.tasks if task.width in (128, 192)]
+    jobs = Workbench().jobs(plans, [parse_optimizer(f"{name}:preset=paper")])
+    assert [job.plan.place.family for job in jobs] == list(paper.families)
+    for job in jobs:
+        values = PRESETS[name][f"paper/{job.plan.preset}"]
+        assert values.items() <= job.optimizer.settings.items()
+        assert job.optimizer.name == f"{name}:preset=paper"
+    rates = {job.optimizer.settings["learning_rate"] for job in jobs}
+    assert len(rates) == len(
+        {v["learning_rate"] for k, v in PRESETS[name].items() if "v2" not in k}
+    )
+
+
+def test_published_values_are_refused_where_a_family_has_none(place):
     refused = inside(*OWN, "--optimizer", "adamw:preset=paper", cwd=place)
     assert refused.returncode == 2
     assert "unknown preset 'paper'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kept", "values"),
+    [
+        ("synthetic/cifar10", "mlp-c10-3-128", "cifar10-mlp"),
+        ("imagenet64:augment=flip", "mlp-in64-3-128", "imagenet64-mlp"),
+        ("synthetic/fashion_mnist", "mlp-in32-3-128", "imagenet32-mlp"),
+    ],
+)
+def test_of_tasks_that_are_the_same_on_another_set_the_one_of_this_set_is_kept(
+    capsys, dataset, kept, values
+):
+    from mulo_cli.cli.suite_evaluation import Asked, plan_suite
+    from mulo_cli.cli.terminal import Terminal
+
+    nothing = dict.fromkeys(field.name for field in dataclasses.fields(Asked))
+    said = {"suite": "paper", "only": ("mlp-*-3-128",), "dataset": dataset, "skip_missing": False}
+    asked = Asked(**nothing | said)
+    (plan,) = plan_suite(Terminal(), asked)
+    assert (plan.place.suite_task, plan.preset) == (kept, values)
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count(f"(as {kept})") == 2
+    assert f"preset=paper means paper/{values} there" in told
+
+
+# --- Data -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path) -> str:
+    """Return the path of images: 20 to train on, 10 to test on, 8 x 8 each."""
+    draw = np.random.default_rng(0).integers
+    np.savez(
+        tmp_path / "pictures.npz",
+        x_train=draw(0, 255, (20, 8, 8), np.uint8), y_train=np.arange(20) % 2,
+        x_test=draw(0, 255, (10, 8, 8), np.uint8), y_test=np.arange(10) % 2,
+    )  # fmt: skip
+    return str(tmp_path / "pictures.npz")
+
+
+def of_datasets(*names: str):
+    """Return a workbench and its jobs, two widths on each data set."""
+    from mulo_cli.assembly.suites import PlannedTask, Workbench
+    from mulo_cli.recipes.references import parse_optimizer
+    from mulo_cli.recipes.schema import TaskSection
+    from mulo_cli.studies.evaluate import EvaluationConfig
+
+    bench, config = Workbench(), EvaluationConfig(2, 1, 1, (2,))
+    plans = [
+        PlannedTask(TaskSection(name, "mlp", [width], 1, 4), config)
+        for name in names
+        for width in (4, 8)
+    ]
+    return bench, bench.jobs(plans, [parse_optimizer("sgd")])
+
+
+def test_arrays_of_one_data_set_at_a_time_are_kept(pictures):
+    import jax
+
+    bench, jobs = of_datasets(pictures, "digits")
+    for job in jobs:
+        shapes = jax.tree.leaves((job.task.task.data, job.task.test_data))
+        assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in shapes)
+    kept = weakref.ref(bench.with_data(jobs[0]).task.data["inputs"])
+    assert kept() is bench.with_data(jobs[1]).task.data["inputs"], "not loaded again"
+    assert bench.with_data(jobs[2]).dataset == "digits"
+    assert kept() is None
+
+
+def test_a_path_is_looked_at_once_and_read_once_for_all_of_its_trainings(pictures, monkeypatch):
+    from mulo_cli.assembly import suites
+
+    calls = []
+    for name in ("find_dataset", "build_dataset"):
+        true = getattr(suites, name)
+        monkeypatch.setattr(
+            suites,
+            name,
+            lambda *a, name=name, true=true, **k: (calls.append(name), true(*a, **k))[1],
+        )
+    bench, jobs = of_datasets(pictures)
+    for job in jobs:
+        bench.costs(job)
+        bench.with_data(job)
+    assert sorted(calls) == ["build_dataset", "find_dataset"]
+
+
+def test_only_pixels_that_may_stay_in_a_file_do_not_rest_on_the_device(pictures, monkeypatch):
+    monkeypatch.setattr("mulo_cli.assembly.suites.RESIDENT_LIMIT", 10)
+    bench, _ = of_datasets(pictures)
+    assert bench.resting_bytes(pictures) >= 30 * 8 * 8
+    assert bench.resting_bytes("imagenet32") == 4 * (1_281_167 + 50_000), "labels alone"
+    assert bench.resting_bytes("imagenet32:feed=never") > 3.9e9
 
 
 # --- What is wrong --------------------------------------------------------------------------------
@@ -229,7 +361,6 @@ def free(monkeypatch):
 
     def of(number: int | None) -> None:
         monkeypatch.setattr("mulo_cli.cli.memory.free_memory", lambda: number)
-        monkeypatch.setattr("mulo_cli.cli.cost_tables.free_memory", lambda: number)
 
     return of
 
@@ -281,3 +412,29 @@ def test_nobody_is_refused_where_nobody_tells_how_much_is_free(place, free):
     done = inside(*OWN, *SGD, "--dry-run", cwd=place)
     assert done.returncode == 0, done.stderr
     assert {row["free_memory"] for row in rows(done.stdout)} == {None}
+
+
+def test_memory_is_asked_for_once_before_there_is_any_data(place, monkeypatch):
+    answers = iter([10**15])
+    monkeypatch.setattr("mulo_cli.cli.memory.free_memory", lambda: next(answers))
+    done = inside(*OWN, *SGD, "--only", "mlp*", "--dry-run", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert {row["free_memory"] for row in rows(done.stdout)} == {10**15}
+
+
+def test_what_is_trained_already_needs_no_memory(evaluated, place, free):
+    free(100)
+    (place / "rows.jsonl").write_bytes((evaluated / "rows.jsonl").read_bytes())
+    asked = (*OWN, *SGD, "--output", "rows.jsonl", "--append")
+    again = inside(*asked, cwd=place)
+    assert again.returncode == 0, again.stderr
+    more = inside(*asked, "--seeds", "2", "--only", "mlp-wide,mlp-deep", cwd=place)
+    assert more.returncode == 1
+    assert "2 of 2 trainings do not fit" in more.stderr
+
+
+def test_an_optimizer_is_readable_in_a_table_of_eighty_columns(place, free):
+    free(10**15)
+    asked = ("--widths", "8", "--dry-run", "--optimizer", "adamw:learning_rate=0.01")
+    done = inside("evaluate", *asked, *SGD, cwd=place, watched=True, COLUMNS="80")
+    assert "adamw:learning_r" in done.stdout

@@ -115,10 +115,23 @@ def test_test_files_alone_are_refused(tmp_path):
 
 
 def test_a_file_that_unpacks_without_end_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("mulo_cli.datasets.files.cifar_binary.ARRAY_LIMIT", 2**21)
+    monkeypatch.setattr("mulo_cli.datasets.files.cifar_binary.READ_LIMIT", 2**21)
     bomb = gzip.compress(bytes(2**24))
     folder = write_tree(tmp_path, {"data_batch_1.bin.gz": bomb})
     assert "more than 2,097,152 bytes" in refusal(read_images, folder).message
+
+
+def test_the_bound_is_one_for_all_files_together(tmp_path, monkeypatch):
+    monkeypatch.setattr("mulo_cli.datasets.files.cifar_binary.READ_LIMIT", 25 * CIFAR10.size)
+    folder = write_tree(tmp_path, {f"data_batch_{i}.bin": ten(10) for i in range(3)})
+    assert "'data_batch_2.bin' makes this set" in refusal(read_images, folder).message
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("xz", lzma.compress)])
+def test_a_packed_copy_beside_a_file_is_not_read_again(tmp_path, suffix, pack):
+    files = {"data_batch_1.bin": ten(20), f"data_batch_1.bin.{suffix}": pack(ten(20))}
+    stored = read_images(write_tree(tmp_path, files))
+    assert sum(len(part["targets"]) for part in stored.splits.values()) == 20
 
 
 def test_a_program_called_bin_is_not_cifar(tmp_path):

@@ -51,7 +51,9 @@ def test_without_test_files_a_tenth_is_held_out_and_told(tmp_path):
     assert {image.tobytes() for image in np.concatenate(both)} == {
         image.tobytes() for image in pixels(20, 4, 3)
     }
-    assert stored.notes == ("10% of the images (2), drawn with a fixed seed, are the test split",)
+    assert stored.notes == (
+        "2 of 20 images (10%), drawn within each class with a fixed seed, are the test split",
+    )
 
 
 def test_resizing_keeps_an_even_picture_even(tmp_path):
@@ -114,6 +116,13 @@ def test_two_sets_in_one_folder_are_refused(tmp_path):
     files = {f"emnist-{kind}-{IMAGES}": b"" for kind in ("letters", "digits")}
     error = refusal(read_images, write_tree(tmp_path, files))
     assert "'emnist-digits', 'emnist-letters'" in error.message
+
+
+def test_files_of_several_folders_are_never_put_together(tmp_path):
+    files = {f"mnist/{name}": content for name, content in mnist_files().items()}
+    files[f"fashion/{IMAGES}"] = files[f"mnist/{IMAGES}"]
+    error = refusal(read_images, write_tree(tmp_path, files))
+    assert f"2 folders: 'fashion/{IMAGES}' and 'mnist/" in error.message
 
 
 def test_one_class_is_no_task(tmp_path):

@@ -58,6 +58,29 @@ def test_a_folder_of_npy_files_is_the_same(tmp_path):
     np.testing.assert_array_equal(read_images(folder).splits["test"]["inputs"], keras()["x_test"])
 
 
+def test_arrays_of_several_folders_are_never_put_together(tmp_path):
+    files = {f"a/{name}.npy": npy_bytes(array) for name, array in keras().items()}
+    files["b/x_train.npy"] = files["a/x_train.npy"]
+    error = refusal(read_images, write_tree(tmp_path, files))
+    assert "lie in 2 folders" in error.message
+    assert "'b/x_train.npy'" in error.message
+
+
+def test_other_arrays_may_lie_anywhere(tmp_path):
+    files = {f"a/{name}.npy": npy_bytes(array) for name, array in keras().items()}
+    files["b/weights.npy"] = files["a/x_train.npy"]
+    assert len(read_images(write_tree(tmp_path, files)).splits["train"]["targets"]) == 20
+
+
+def test_a_header_of_version_2_is_read(tmp_path):
+    files = {f"{name}.npy": npy_bytes(array) for name, array in keras().items()}
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, keras()["x_train"], version=(2, 0))
+    files["x_train.npy"] = buffer.getvalue()
+    stored = read_images(write_zip(tmp_path / "my.npz", files))
+    np.testing.assert_array_equal(stored.splits["train"]["inputs"], keras()["x_train"])
+
+
 def test_arrays_stored_by_columns_are_the_same(tmp_path):
     images = np.asfortranarray(pixels(20, 4, 3))
     stored = read_images(saved(tmp_path, **keras(x_train=images)))
@@ -166,6 +189,7 @@ def test_objects_are_refused_and_not_opened(tmp_path):
         (lambda raw: raw.replace(b"(20, 4, 3)", b"(9" + b"9" * 14 + b", 9)"), "says that it holds"),
         (lambda raw: raw.replace(b"(20, 4, 3)", b"(-2,-4, 3)"), "no array of numbers"),
         (lambda raw: raw[:20], "no array of numbers"),
+        (lambda raw: raw[:6] + b"\2\0" + b"\xff" * 4 + raw[10:], "have 4,294,967,295 bytes"),
         (lambda raw: b"nothing of the kind", "no array of numbers"),
         (lambda raw: raw[:6] + b"\x07" + raw[7:], "no array of numbers"),
     ],

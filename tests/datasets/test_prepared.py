@@ -277,12 +277,11 @@ def test_two_that_prepare_one_set_at_once_do_not_mix_their_files(folder):
 
 def test_who_comes_second_does_not_replace_what_came_meanwhile(folder):
     place = folder / "mine"
-    with (
-        pytest.raises(DataError, match="prepared already"),
-        draft_of(place, overwrite=False) as draft,
-    ):
-        list(write_images(draft, stream_of(some_images()), Origin("mine", "mine", "")))
-        prepare_images(folder)
+    attempt = draft_of(place, overwrite=False)
+    list(write_images(attempt.__enter__(), stream_of(some_images()), Origin("mine", "mine", "")))
+    prepare_images(folder)
+    with pytest.raises(DataError, match="prepared already"):
+        attempt.__exit__(None, None, None)
     assert read_card(place).source == "a test"
     assert [path.name for path in folder.iterdir()] == ["mine"]
 

@@ -11,6 +11,7 @@ import pytest
 from mulo_cli.datasets.files.archives import opened
 from mulo_cli.datasets.files.reading import looks_like_images, read_images
 from mulo_cli.datasets.stored import StoredImages
+from mulo_cli.datasets.text_files import looks_like_text
 from tests.datasets.image_files import (
     cats_and_dogs,
     image_bytes,
@@ -53,7 +54,7 @@ def assert_sound(stored: StoredImages) -> None:
 FORMATS = {
     "idx": mnist_files(),
     "folders": cats_and_dogs(20),
-    "cifar": {"data_batch_1.bin": b"".join(bytes([i]) * 3_073 for i in range(10))},
+    "cifar": {"data_batch_1.bin": b"".join(bytes([i % 5]) * 3_073 for i in range(10))},
 }
 
 
@@ -193,6 +194,52 @@ def test_a_tar_cut_short_is_an_error(tmp_path):
     assert "my.tar.gz" in refusal(read_images, path).message
 
 
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("ahead", [0, 5])
+def test_a_header_of_a_tar_that_wants_all_memory_is_refused(tmp_path, form, ahead):
+    path = tmp_path / "my.tar.gz"
+    with tarfile.open(path, "w:gz", format=form) as archive:
+        for number, content in enumerate(cats_and_dogs(ahead).values()):
+            info = tarfile.TarInfo(f"cat/{number}.png")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        archive.addfile(tarfile.TarInfo("dog/" + "x" * 2**21))
+    assert "a header of this tar is said to have 2,097," in refusal(read_images, path).message
+    assert not looks_like_images(path)
+    assert not looks_like_text(path)
+
+
+def test_a_header_of_a_tar_that_leads_backwards_is_refused(tmp_path):
+    path = tmp_path / "my.tar"
+    info = tarfile.TarInfo("cat/1.png")
+    info.size = -512
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    assert "to have -512 bytes" in refusal(read_images, path).message
+
+
+def test_a_long_name_in_a_tar_is_read(tmp_path):
+    files = {f"{'deep' * 50}/{name}": content for name, content in cats_and_dogs(20).items()}
+    assert read_images(write_tar(tmp_path / "my.tar.gz", files)).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_tar_is_told_by_its_content_however_it_is_packed(tmp_path, mode):
+    path = tmp_path / "anything"
+    with tarfile.open(path, mode) as archive:
+        archive.add(write_tree(tmp_path / "mine", cats_and_dogs(20)), "mine")
+    assert read_images(path).classes == ("cat", "dog")
+
+
+def test_free_memory_is_a_bound_as_well(tmp_path, monkeypatch):
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:       99 kB\nMemAvailable:       1 kB\n")
+    monkeypatch.setattr("mulo_cli.datasets.files.memory.MEMINFO", told)
+    folder = write_tree(tmp_path / "many", cats_and_dogs(30))
+    assert "at most 1,024 are read" in refusal(read_images, folder).hint
+    told.unlink()
+    assert len(read_images(folder).classes) == 2
+
+
 def test_a_tar_that_unpacks_without_end_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("mulo_cli.datasets.files.archives.TAR_LIMIT", 2**20)
     path = write_tar(tmp_path / "bomb.tar.gz", {"cat/1.png": bytes(2**21)})
@@ -210,6 +257,32 @@ def test_a_protected_zip_is_an_error(tmp_path):
     path.write_bytes(content)
     assert not looks_like_images(path)
     assert "is encrypted" in refusal(read_images, path).message
+
+
+def test_a_zip_whose_name_is_not_the_utf8_it_claims_is_an_error(tmp_path):
+    path = write_zip(tmp_path / "my.zip", {"é/1.png": b"x", **cats_and_dogs(6)})
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xff"))
+    assert "'utf-8' codec" in refusal(read_images, path).message
+    assert not looks_like_images(path)
+    assert not looks_like_text(path)
+
+
+def test_a_zip_whose_member_has_another_name_before_its_bytes_is_an_error(tmp_path):
+    path = write_zip(tmp_path / "my.zip", {"é/1.png": b"x", **cats_and_dogs(6)})
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xff", 1))
+    assert "é/1.png" in refusal(read_images, path).message
+
+
+def test_a_zip_with_a_member_without_a_name_is_nothing_worse_than_an_error(tmp_path):
+    path = write_zip(tmp_path / "my.zip", {"x": b"y"})
+    content = bytearray(path.read_bytes())
+    for magic, place in ((b"PK\3\4", 26), (b"PK\1\2", 28)):
+        at = content.find(magic) + place
+        content[at : at + 4] = bytes((0, 0, 1, 0))  # no name, and as much of something else
+    path.write_bytes(content)
+    assert not looks_like_images(path)
+    assert not looks_like_text(path)
+    refusal(read_images, path)
 
 
 @pytest.mark.parametrize(
@@ -234,8 +307,9 @@ def test_names_that_are_no_text_stay_apart_and_can_be_printed(tmp_path):
     for raw in (b"Gr\xf6", b"Gr\xe4"):
         folder = os.path.join(os.fsencode(tmp_path), raw)
         os.mkdir(folder)
-        with open(os.path.join(folder, b"1.png"), "wb") as file:
-            file.write(image)
+        for name in (b"1.png", b"2.png"):
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(image)
     assert sorted(read_images(tmp_path).classes) == ["Grä", "Grö"]
 
 

@@ -81,6 +81,20 @@ def test_names_of_files_and_folders_tell_the_splits(tmp_path, test_name):
     assert "passed over: 1" in stored.notes[1]
 
 
+def test_the_topmost_name_that_says_a_split_decides(tmp_path):
+    put(tmp_path, train__a="one", train__validation="two", test__train_times="three")
+    stored = read_text(tmp_path)
+    assert stored.train == "one\ntwo\n"
+    assert stored.test == "three"
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("xz", lzma.compress)])
+def test_a_packed_copy_beside_a_file_is_not_read_again(tmp_path, suffix, pack):
+    put(tmp_path, poem=VERSE)
+    (tmp_path / f"poem.txt.{suffix}").write_bytes(pack(VERSE.encode()))
+    assert read_text(tmp_path) == split_text(VERSE)
+
+
 def test_test_files_are_preferred_to_validation_files(tmp_path):
     put(tmp_path, train="one", val="two", test="three")
     assert read_text(tmp_path).test == "three"

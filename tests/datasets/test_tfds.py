@@ -235,7 +235,7 @@ def test_archives_that_tfds_has_kept_are_read_without_any_network(place, tmp_pat
         np.stack([record["image"] for of in records.values() for record in of]), images
     )
     kept[-1].unlink()
-    with pytest.raises(DataError, match="nor kept its archives") as caught:
+    with pytest.raises(DataError, match="nor all archives among its downloads") as caught:
         read(benchmark, None, tmp_path / "again")
     assert f"mulo data prepare {name} --from FOLDER" in caught.value.hint
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mulo_cli.errors import RecipeError, UsageError
+from mulo_cli.recipes.references import parse_named
 from mulo_cli.recipes.suites import Suite, load_suite, select, with_length
 
 OWN = """
@@ -73,13 +74,31 @@ def test_every_family_has_the_tables_widths_at_depth_three(paper):
 def test_batches_heads_and_lengths_are_the_tables(paper):
     tasks = {task.name: task for task in paper.tasks}
     assert {t.batch_size for t in paper.tasks if t.axis == "depth"} == {128}
-    batches = {t.family: t.batch_size for t in paper.tasks if t.axis != "depth"}
-    assert [*batches.values()] == [4096, 4096, 4096, 1024, 128]
+    assert {(t.family, t.batch_size) for t in paper.tasks if t.axis != "depth"} == {
+        ("mlp-in32", 4096),
+        ("mlp-in64", 4096),
+        ("mlp-c10", 4096),
+        ("vit-in32", 1024),
+        ("lm-lm1b", 128),
+    }
     heads = {192: 3, 384: 6, 768: 8, 1024: 8, 2048: 16, 3072: 16}
     for width, number in heads.items():
         assert tasks[f"vit-in32-3-{width}"].network == f"vit:heads={number}"
         assert tasks[f"lm-lm1b-3-{width}"].network == f"lm:heads={number},length=64"
         assert width % number == 0
+    assert {t.network for t in paper.tasks if t.family.startswith("mlp")} == {"mlp"}
+
+
+def test_feed_forward_layers_are_as_wide_as_the_tables(paper):
+    from mulo_cli.optimizees.catalogue import OPTIMIZEES
+
+    printed = {192: 768, 384: 1536, 768: 3072, 1024: 4096, 2048: 8192, 3072: 12288}
+    for task in paper.tasks:
+        network = parse_named(task.network)
+        if network.name != "mlp":
+            module = OPTIMIZEES[network.name].make
+            multiple = int(network.options.get("ffn_multiple", module.ffn_multiple))
+            assert multiple * task.width == printed[task.width], task.name
 
 
 def test_the_traps_of_the_table_are_told_beside_their_tasks(paper):
@@ -140,6 +159,7 @@ def test_the_desks_suite_has_five_families_at_three_sizes():
 
 def test_what_a_task_does_not_say_it_has_from_its_family_and_its_suite(tmp_path):
     small, wide, text = load_suite(written(tmp_path)).tasks
+    assert (small.family, small.title) == ("mlp", "MLP")
     assert (small.dataset, small.network, small.batch_size) == ("digits", "mlp", 64)
     assert (small.suite, small.steps, small.at) == ("own", 100, (50, 100))
     assert (wide.batch_size, wide.sizes) == (32, ("xl", "xxl"))
@@ -163,7 +183,15 @@ def test_what_a_task_does_not_say_it_has_from_its_family_and_its_suite(tmp_path)
         ("at = [50, 100]", "at = [100, 50]", "does not ascend", "suites.md"),
         ("at = [50, 100]", "at = [50, 101]", "does not ascend up to steps = 100", "suites.md"),
         ("window = 10", "window = 51", "window = 51 is longer than at = 50", "suites.md"),
-        ("small = {", "'mlp,*' = {", "names are of a-z", "suites.md"),
+        ("small = {", "'mlp,*' = {", "task 'mlp,*': names are of a-z", "suites.md"),
+        ("mlp = {", "'mlp/a' = {", "family 'mlp/a': names are of a-z", "suites.md"),
+        ("mlp = {", "'' = {", "family '': names are of a-z", "suites.md"),
+        ('name = "own"', 'name = ""', "name '': names are of a-z", "suites.md"),
+        ('name = "own"', 'name = "o\\u001b[2J"', r"name 'o\x1b[2J': names are", "suites.md"),
+        ("odd = ", "'o d' = ", "deviation 'o d': names are of a-z", "suites.md"),
+        ("small = { ", '"\\u001b[2J" = { steps = 0, ', r"tasks.'\x1b[2J'.steps", "suites.md"),
+        ("small = { ", f"{'w' * 200} = {{ steps = 0, ", f"'{'w' * 79}....steps", "suites.md"),
+        ("small = { ", '"\\u001b[2J" = { stepz = 0, ', r"tasks.\x1b[2J.stepz", "'steps'"),
         ('name = "own"', 'name = "paper"', "as one that ships", "another name"),
         ("[tasks]", "[tasks", "is not valid TOML", "mend"),
         ("[families]", "families = 3\n[others]", "unknown key 'others'", "known are"),
@@ -175,6 +203,8 @@ def test_a_slip_in_a_file_is_one_sentence_and_a_hint(tmp_path, old, new, said, h
         load_suite(written(tmp_path, OWN.replace(old, new)))
     assert said in caught.value.message
     assert hinted in caught.value.hint
+    assert (caught.value.message + caught.value.hint).isprintable()
+    assert len(caught.value.message) < 400
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,21 @@ def test_there_is_a_panel_per_optimizer_and_layer_and_a_line_per_width():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["8", "16", "32"]
 
 
+def test_the_layers_of_a_deep_network_go_on_in_the_next_line():
+    """Nineteen panels: three lines of seven, of which the last has two empty places."""
+    names = [f"blocks_{number}" for number in range(19)]
+    changes = {name: tuple(float(t + 1) for t in range(STEPS)) for name in names}
+    checks = [
+        check_coordinates([record(w, seed, changes) for w in WIDTHS for seed in range(3)])
+        for _ in range(2)
+    ]
+    figure = draw_coordinates(checks)
+    titles = [panel.get_title().splitlines()[0] for panel in figure.axes]
+    assert titles == [*names, *names]
+    assert {panel.get_subplotspec().colspan.start for panel in figure.axes} == set(range(7))
+    assert len({panel.get_subplotspec().rowspan.start for panel in figure.axes}) == 6
+
+
 def test_a_line_is_the_geometric_mean_over_seeds_with_a_gap_where_nothing_moved():
     figure = draw_coordinates([check(1.0)])
     of_input, of_logits = figure.axes

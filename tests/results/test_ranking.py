@@ -1,5 +1,6 @@
 """Ranks keep their laws: sums, ties, order, scale; and nothing is averaged that cannot be."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulo_cli.errors import DataError
-from mulo_cli.results.comparison import setting_of
 from mulo_cli.results.ranking import (
     SATURATED,
     Ranking,
@@ -18,6 +18,7 @@ from mulo_cli.results.ranking import (
     resampled_seeds,
 )
 from mulo_cli.results.records import EvaluationRow
+from mulo_cli.results.settings import setting_of
 from tests.results.evaluation_rows import evaluation_row, rows_of
 
 FEW = 20
@@ -390,6 +391,7 @@ def test_all_contradictions_are_counted():
         ("window", (10, 50), "window 10, 50"),
         ("batch_size", (64, 128), "batch size 64, 128"),
         ("real", (False, True), "real False, True"),
+        ("data", ("", "0123456789abcdef"), "data 01234567, known by name"),
     ],
 )
 def test_what_was_trained_otherwise_is_a_task_of_its_own(field, values, said):
@@ -549,3 +551,49 @@ def test_a_place_in_a_suite_does_not_change_the_bootstrap():
     plain, placed = evaluation_row("a"), evaluation_row("a", suite="ours", sizes=("base",))
     draws = [resampled_seeds(setting_of(row), (0, 1, 2), FEW) for row in (plain, placed)]
     assert np.array_equal(*draws)
+
+
+def test_sizes_that_were_changed_since_make_no_other_task_and_the_last_row_tells_them():
+    before = of_suite("mlp", 16, ("xl",), {"a": [1.0, 2.0]})
+    after = of_suite("mlp", 16, ("large",), {"a": [1.0, 2.0], "b": [2.0, 3.0]})
+    ranking = rank_optimizers([*before, *after], resamples=FEW)
+    assert [one.column for one in ranking.rows[0]] == ["large, step 500", "average"]
+    assert ranks(ranking) == {"a": 1, "b": 2}
+    assert standing(ranking, "a").tasks == 1
+    assert warned(ranking, "sizes or families of mlp-16 differ between rows")
+    assert not warned(ranking, "several ways")
+    assert not warned(ranking, "more than once")
+
+
+def test_a_training_of_two_suites_counts_in_the_columns_of_both_and_once_along_an_axis():
+    ours = of_suite("mlp", 16, ("base",), {"a": [1.0], "b": [2.0]})
+    theirs = of_suite("mlp", 16, ("large",), {"a": [1.0], "b": [2.0]}, suite="theirs")
+    ranking = rank_optimizers([*ours, *theirs], resamples=0)
+    names = [one.column for one in ranking.rows[0]]
+    assert names == ["ours base, step 500", "theirs large, step 500", "average"]
+    assert ranking.warnings == ()
+    by_width = rank_optimizers([*ours, *theirs], "width", 0)
+    assert standing(by_width, "a", "width 16").tasks == 1
+
+
+def test_columns_share_what_was_trained_in_whatever_suite_they_did():
+    """Width 16 was trained outside of any suite, width 64 in one: they are one family's."""
+    rows = [
+        *rows_of({"a": [1.0], "b": [2.0]}, width=16),
+        *rows_of({"a": [1.0], "b": [2.0]}, width=64, suite="ours", family="mlp", sizes=("base",)),
+    ]
+    assert not warned(rank_optimizers(rows, "width", 0), "more than width")
+
+
+def test_published_values_differ_between_families_and_within_none():
+    name = "adamw:preset=paper"
+    rows = [
+        *of_suite("mlp", 16, ("base",), {name: [1.0], "b": [2.0]}),
+        *of_suite("vit", 16, ("base",), {name: [1.0]}, settings={"learning_rate": 0.3}),
+        *of_suite("vit", 16, ("base",), {"b": [2.0]}),
+    ]
+    assert not warned(rank_optimizers(rows, resamples=0), "not the same")
+    other = of_suite("vit", 64, ("xl",), {name: [1.0], "b": [2.0]}, settings={"learning_rate": 9.0})
+    assert warned(rank_optimizers([*rows, *other], resamples=0), "not the same", "0.3, 9.0")
+    named = [dataclasses.replace(row, optimizer=f"x{row.optimizer}s") for row in rows]
+    assert warned(rank_optimizers(named, resamples=0), "not the same"), "others are to be the same"

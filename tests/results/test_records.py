@@ -12,6 +12,7 @@ from mulo_cli.results.records import (
     EvaluationIdentity,
     EvaluationRow,
     MetaStepRecord,
+    SuitePlace,
     ValidationRecord,
     content_hash,
     to_plain,
@@ -97,6 +98,8 @@ def test_what_is_read_back_is_what_was_measured(losses, norm, step):
 # --- Rows and their identities --------------------------------------------------------------------
 
 IDENTITY_FIELDS = [field.name for field in dataclasses.fields(EvaluationIdentity)]
+PLACE_FIELDS = [field.name for field in dataclasses.fields(SuitePlace)]
+TRAINED_FIELDS = [name for name in IDENTITY_FIELDS if name not in PLACE_FIELDS]
 
 OTHER = {
     "optimizer": "adamw:b1=0.5",
@@ -114,6 +117,7 @@ OTHER = {
     "at": (400, 500),
     "window": 49,
     "code_version": "0.2.0",
+    "data": "ca5cade",
     "suite": "paper",
     "suite_task": "mlp-c10-3-128",
     "family": "mlp-c10",
@@ -151,11 +155,19 @@ def test_every_field_is_part_of_an_identity_or_a_result():
     assert [f.name for f in dataclasses.fields(EvaluationRow)][: len(OTHER)] == IDENTITY_FIELDS
 
 
-@pytest.mark.parametrize("name", IDENTITY_FIELDS)
+@pytest.mark.parametrize("name", TRAINED_FIELDS)
 def test_rows_that_differ_in_what_was_trained_have_different_hashes(name):
     identity = identity_of(evaluation_row("adamw"))
     other = dataclasses.replace(identity, **{name: OTHER[name]})
     assert content_hash(other) != content_hash(identity)
+
+
+@pytest.mark.parametrize("name", PLACE_FIELDS)
+def test_where_a_training_counts_does_not_change_its_hash(name):
+    row = evaluation_row("adamw")
+    other = dataclasses.replace(row, **{name: OTHER[name]})
+    assert other.place != row.place
+    assert content_hash(other) == content_hash(row)
 
 
 @pytest.mark.parametrize("name", OTHER_RESULTS)

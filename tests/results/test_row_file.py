@@ -195,3 +195,12 @@ def test_a_file_that_is_there_is_refused_unless_it_is_empty(tmp_path, path):
     assert path.read_bytes() == before
     with pytest.raises(OutputError, match="is a folder"):
         refuse_existing(tmp_path)
+
+
+def test_a_training_is_found_at_its_place_in_a_suite_else_wherever_it_was_told(path):
+    file, placed = RowFile(path), evaluation_row("adamw", {100: 3.0, 500: None}, suite="ours")
+    assert file.find(placed) == ROWS[0]
+    file.append(placed)
+    for reopened in (file, RowFile(path)):
+        assert reopened.find(placed) == placed
+        assert reopened.find(ROWS[0]) == ROWS[0]

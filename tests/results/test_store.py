@@ -198,18 +198,18 @@ def test_a_line_of_something_else_is_refused_and_shown(value):
     assert "mulo evaluate" in error.hint
 
 
-PLACE = ("suite", "suite_task", "family", "sizes")
-"""Rows of versions without suites do not have these."""
+ADDED = ("suite", "suite_task", "family", "sizes", "data")
+"""Rows of versions before suites do not have these."""
 
 
-@pytest.mark.parametrize("name", [name for name in PLAIN if name not in ("kind", *PLACE)])
+@pytest.mark.parametrize("name", [name for name in PLAIN if name not in ("kind", *ADDED)])
 def test_a_row_without_one_of_its_fields_is_refused_by_its_name(name):
     error = refusal(json.dumps({key: value for key, value in PLAIN.items() if key != name}))
     assert f"is a damaged row: {name}: " in error.message
 
 
-def test_a_row_of_a_version_without_suites_is_read_as_one_outside_of_any():
-    old = {key: value for key, value in PLAIN.items() if key not in PLACE}
+def test_a_row_of_a_version_before_suites_is_read_as_one_outside_of_any():
+    old = {key: value for key, value in PLAIN.items() if key not in ADDED}
     assert [*read_rows([json.dumps(old)], "memory")] == [*read_rows([json.dumps(PLAIN)], "memory")]
 
 

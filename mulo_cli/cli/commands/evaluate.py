@@ -142,8 +142,8 @@ def evaluate(
     from mulo_cli.assembly.suites import Workbench
     from mulo_cli.cli.cost_tables import tell_costs
     from mulo_cli.cli.interrupts import stop_request
-    from mulo_cli.cli.row_output import RowOutput
-    from mulo_cli.cli.suite_evaluation import Asked, draw_rows, estimate, refuse_too_large
+    from mulo_cli.cli.memory import free_memory
+    from mulo_cli.cli.suite_evaluation import Asked, draw_rows, estimate, open_output
     from mulo_cli.recipes.references import parse_optimizer
 
     terminal = Terminal()
@@ -155,16 +155,16 @@ def evaluate(
     plans = _plans(terminal, asked, dry_run=dry_run)
     named = dict.fromkeys(optimizer or _built_in(terminal, plans))
     references = [parse_optimizer(text) for text in named]
-    bench = Workbench()
+    bench, free = Workbench(), free_memory()
     if dry_run:
         costs = estimate(terminal, bench, bench.jobs(plans, references))
-        return tell_costs(terminal, costs, lines=lines)
+        return tell_costs(terminal, costs, free, lines=lines)
     _check_output(output, plot, append=append)
     with stop_request() as request:
         jobs = bench.jobs(plans, references)
-        if suite is not None:
-            refuse_too_large(estimate(terminal, bench, jobs))
-        sink = RowOutput(terminal, output, lines=lines)
+        sink = open_output(
+            terminal, bench, jobs, output, None if suite is None else free, lines=lines
+        )
         _run(terminal, bench, jobs, sink, request)
     if plot is not None and sink.rows:
         draw_rows(terminal, sink.rows, plot)
@@ -269,8 +269,7 @@ def _run(
     request: "StopRequest",
 ) -> None:
     from mulo_cli.cli.progress import display
-    from mulo_cli.results.environment import code_version
-    from mulo_cli.studies.evaluate import identities
+    from mulo_cli.cli.suite_evaluation import known_rows
 
     progress, done = display(terminal, "step"), 0
     progress.start(0, sum(job.plan.config.steps for job in jobs))
@@ -278,12 +277,10 @@ def _run(
         for job in jobs:
             if request():
                 return
-            wanted = identities(job.task, job.optimizer, job.plan.config, code_version())
-            known = [sink.find(identity) for identity in wanted]
-            if all(known):
-                for row in filter(None, known):
-                    sink.take(row)
-            else:
+            known = known_rows(job, sink)
+            for row in known or ():
+                sink.take(row)
+            if known is None:
                 _train(bench, job, sink, request, progress, done)
             done += job.plan.config.steps
     finally:

@@ -3,6 +3,9 @@
 Nothing is ever extracted: a member's name says where it belongs, never where it is written.
 """
 
+import bz2
+import gzip
+import lzma
 import os
 import tarfile
 import zipfile
@@ -12,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from mulo_cli.datasets.files.members import Member, decoded
-from mulo_cli.datasets.files.streams import unreadable
+from mulo_cli.datasets.files.streams import DAMAGE, GZIP_MAGIC, XZ_MAGIC, unreadable
 from mulo_cli.errors import DataError, shortened, shortened_path
 
 PASSED_OVER = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
@@ -23,6 +26,42 @@ DEPTH_LIMIT = 12
 
 TAR_LIMIT = 2**40
 """Bytes that a tar may unpack to: listing it means to unpack it. ImageNet's has 1.4e11."""
+
+EXTENDED_TYPES = frozenset(
+    {
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    }
+)
+"""Headers that `tarfile` reads whole, however large they say that they are."""
+
+EXTENDED_LIMIT = 2**20
+"""Bytes of such a header; they hold names and attributes."""
+
+PACKINGS = ((GZIP_MAGIC, gzip.open), (XZ_MAGIC, lzma.open), (b"BZh", bz2.open))
+"""First bytes of packed tars, and what unpacks them."""
+
+
+class BoundedTarInfo(tarfile.TarInfo):
+    """A tar's header that is refused before more than reasonable is read because of it."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "BoundedTarInfo":
+        """Read a header of 512 bytes.
+
+        Raises:
+            DataError: it announces a size that no such header has.
+        """
+        info = super().frombuf(buf, encoding, errors)
+        if info.size < 0 or (info.type in EXTENDED_TYPES and info.size > EXTENDED_LIMIT):
+            raise DataError(
+                f"a header of this tar is said to have {info.size:,} bytes",
+                f"at most {EXTENDED_LIMIT:,} are read: the archive is damaged or not meant well",
+            )
+        return info
 
 
 @contextmanager
@@ -45,7 +84,7 @@ def opened(path: Path) -> Iterator[Iterator[Member]]:
             with zipfile.ZipFile(path) as archive:
                 yield _numbered(_zip_members(archive))
         elif _is_tar(path):
-            with tarfile.open(path) as archive:
+            with tarfile.open(path, tarinfo=BoundedTarInfo) as archive:
                 yield _numbered(_tar_members(archive))
         else:
             yield iter([_file(path, (decoded(os.fsencode(path.name)),))])
@@ -57,10 +96,16 @@ def _is_zip(path: Path) -> bool:
 
 
 def _is_tar(path: Path) -> bool:
+    """Tell a tar by its first block alone: the headers behind it may promise any size."""
+    with path.open("rb") as file:
+        magic = file.read(len(XZ_MAGIC))
+    unpack = next((unpack for start, unpack in PACKINGS if magic.startswith(start)), open)
     try:
-        return tarfile.is_tarfile(path)
-    except (EOFError, OSError):
-        return False  # a packed file that is cut short: its reader says so
+        with unpack(path, "rb") as stream:
+            tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+    except DAMAGE:
+        return False  # a packed file that is cut short is one of these: its reader says so
+    return True
 
 
 def _numbered(found: Iterator[Member]) -> Iterator[Member]:

@@ -17,20 +17,17 @@ from mulo_cli.datasets.files.labelled import (
     resized,
     with_test_split,
 )
-from mulo_cli.datasets.files.members import Member, decoded, printable
-from mulo_cli.datasets.files.streams import (
-    ARRAY_LIMIT,
-    first_bytes,
-    read_small,
-    read_up_to,
-    unpacked,
-)
+from mulo_cli.datasets.files.members import Member, decoded, printable, without_packed_copies
+from mulo_cli.datasets.files.streams import first_bytes, read_small, read_up_to, unpacked
 from mulo_cli.datasets.stored import StoredImages
 from mulo_cli.errors import DataError
 
 NAME = re.compile(r".+\.bin(\.gz|\.xz)?", re.IGNORECASE)
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
+READ_LIMIT = 2**30
+"""Bytes of all files, once unpacked: a bound against bombs. Both of the sets have 1.8e8."""
+
 NAMES_LIMIT = 2**20
 """Bytes of a file of class names."""
 
@@ -96,11 +93,7 @@ def read_cifar_binary(members: Sequence[Member], shown: str, resize: int = 0) ->
     Raises:
         DataError: a file is damaged, or it cannot be told which of the two sets this is.
     """
-    contents = {
-        member: _read(member)
-        for member in sorted(members, key=lambda member: member.parts)
-        if NAME.fullmatch(member.name)
-    }
+    contents = _read_all([member for member in members if NAME.fullmatch(member.name)])
     records = _kind(contents, members, shown)
     splits: dict[str, Arrays] = {}
     for split in ("train", "test"):
@@ -108,7 +101,7 @@ def read_cifar_binary(members: Sequence[Member], shown: str, resize: int = 0) ->
         if chosen or split == "train":
             splits[split] = _arrays(chosen, records, f"the {split} split of {shown}")
             splits[split]["inputs"] = resized(splits[split]["inputs"], resize)
-    whole, drawn = with_test_split(splits)
+    whole, drawn = with_test_split(splits, shown)
     notes = (*resize_note((SIDE, SIDE), resize), *drawn)
     return StoredImages(whole, records.num_classes, _classes(members, records), notes)
 
@@ -117,15 +110,21 @@ def _split_of(member: Member) -> str:
     return "test" if member.name.lower().startswith("test") else "train"
 
 
-def _read(member: Member) -> UInt8[np.ndarray, " _"]:
-    with unpacked(member) as stream:
-        content = read_up_to(stream, ARRAY_LIMIT + 1)
-    if len(content) > ARRAY_LIMIT:
-        raise DataError(
-            f"{member.shown} unpacks to more than {ARRAY_LIMIT:,} bytes",
-            "CIFAR's files have 30 to 150 MB: is this the right file?",
-        )
-    return np.frombuffer(content, np.uint8)
+def _read_all(members: Sequence[Member]) -> dict[Member, UInt8[np.ndarray, " _"]]:
+    """Read files in the order of their names; of a file beside its packed copy only the file."""
+    contents: dict[Member, UInt8[np.ndarray, " _"]] = {}
+    left = READ_LIMIT
+    for member in without_packed_copies(members):
+        with unpacked(member) as stream:
+            content = read_up_to(stream, left + 1)
+        left -= len(content)
+        if left < 0:
+            raise DataError(
+                f"{member.shown} makes this set unpack to more than {READ_LIMIT:,} bytes",
+                "CIFAR's files have 30 to 150 MB each: is this the right file?",
+            )
+        contents[member] = np.frombuffer(content, np.uint8)
+    return contents
 
 
 def _kind(

@@ -20,7 +20,7 @@ from mulo_cli.datasets.files.labelled import (
     resized,
     with_test_split,
 )
-from mulo_cli.datasets.files.members import Member
+from mulo_cli.datasets.files.members import Member, require_one_folder
 from mulo_cli.datasets.files.streams import read_exactly, read_up_to, unpacked
 from mulo_cli.datasets.stored import StoredImages
 from mulo_cli.errors import DataError, shortened
@@ -68,15 +68,16 @@ def read_idx(members: Sequence[Member], shown: str, resize: int = 0) -> StoredIm
     told = resize_note(splits["train"]["inputs"].shape[1:3], resize)
     for arrays in splits.values():
         arrays["inputs"] = resized(arrays["inputs"], resize)
-    whole, drawn = with_test_split(splits)
+    whole, drawn = with_test_split(splits, shown)
     return StoredImages(whole, num_classes, notes=(*told, *drawn))
 
 
 def _files(members: Sequence[Member], shown: str) -> dict[tuple[str, str], Member]:
-    """Return (split, images or labels) -> file; of two spellings the one less deep, not packed."""
+    """Return (split, images or labels) -> file; of two spellings the one that is not packed."""
+    require_one_folder([member for member in members if NAME.fullmatch(member.name)], shown)
     found: dict[tuple[str, str], Member] = {}
     sets = set()
-    for member in sorted(members, key=lambda one: (len(one.parts), one.name.endswith(".gz"))):
+    for member in sorted(members, key=lambda one: one.name.lower().endswith(".gz")):
         match = NAME.fullmatch(member.name)
         if match:
             sets.add(match["set"])

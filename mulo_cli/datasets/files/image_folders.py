@@ -13,7 +13,7 @@ from mulo_cli.datasets.files.image_layout import Example, lay_out
 from mulo_cli.datasets.files.labelled import counted
 from mulo_cli.datasets.files.members import Member
 from mulo_cli.datasets.files.pictures import MAGIC_SIZE, Picture, is_image
-from mulo_cli.datasets.files.streams import ARRAY_LIMIT, first_bytes, read_small
+from mulo_cli.datasets.files.streams import array_limit, first_bytes, read_small
 from mulo_cli.datasets.stored import StoredImages
 from mulo_cli.errors import DataError
 
@@ -135,11 +135,11 @@ class PixelRows:
     def _allocate(self, shape: Sequence[int]) -> None:
         whole = (len(self.rows), *shape)
         size = int(np.prod(whole, dtype=np.int64))
-        if size > ARRAY_LIMIT:
+        if size > (limit := array_limit()):
             raise DataError(
                 f"the images of {self._shown} are {size:,} bytes when decoded",
-                f"at most {ARRAY_LIMIT:,} are read: make them smaller, for example with "
-                "`:resize=64` behind the path",
+                f"at most {limit:,} are read, and never more than there is free memory: make them "
+                "smaller, for example with `:resize=64` behind the path",
             )
         self.rows = np.empty(whole, np.uint8)
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+import numpy as np
+
 from mulo_cli.datasets.files.labelled import counted, held_out_note, held_out_rows, require_classes
 from mulo_cli.datasets.files.members import Member, decoded, printable
 from mulo_cli.datasets.files.streams import read_small
@@ -82,7 +84,7 @@ def lay_out(members: Sequence[Member], shown: str) -> Layout:
     train = next((top for name in TRAIN for top in sorted(tops) if top.lower() == name), None)
     if train is None:
         by_class, notes = _by_class(files)
-        splits, drawn = _held_out(_checked(by_class, shown))
+        splits, drawn = _held_out(_checked(by_class, shown), shown)
         layout = replace(splits, notes=(*notes, *drawn))
     else:
         layout = _split_layout(files, train, shown)
@@ -167,12 +169,14 @@ def _examples(by_class: ByClass, classes: Sequence[str], where: str) -> tuple[Ex
     )
 
 
-def _held_out(by_class: ByClass) -> tuple[Layout, tuple[str, ...]]:
+def _held_out(by_class: ByClass, shown: str) -> tuple[Layout, tuple[str, ...]]:
     """Draw a test split."""
     examples = _examples(by_class, tuple(by_class), "")
-    rows = dict(zip(("train", "test"), held_out_rows(len(examples)), strict=True))
+    labels = np.asarray([example.label for example in examples])
+    rows = dict(zip(("train", "test"), held_out_rows(labels, shown), strict=True))
     splits = {split: tuple(examples[row] for row in rows[split]) for split in rows}
-    return Layout(splits, tuple(by_class)), (held_out_note(len(splits["test"])),)
+    note = held_out_note(len(splits["test"]), len(examples))
+    return Layout(splits, tuple(by_class)), (note,)
 
 
 def _split_layout(files: Sequence[Placed], train: str, shown: str) -> Layout:
@@ -197,7 +201,7 @@ def _split_layout(files: Sequence[Placed], train: str, shown: str) -> Layout:
                 else f"{top}/ has no labels and was passed over"
             )
     if chosen is None:
-        layout, drawn = _held_out(by_class)
+        layout, drawn = _held_out(by_class, f"{train}/ of {shown}")
         return replace(layout, notes=(*notes, *drawn))
     classes = tuple(by_class)
     splits = {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Int, UInt8
 
 from mulo_cli.errors import DataError
 
@@ -17,11 +17,32 @@ Arrays = dict[str, np.ndarray]
 """One split: inputs and targets."""
 
 
-def held_out_rows(count: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
-    """Return sorted (rows that train, rows that test) of a set without a test split."""
-    order = np.random.default_rng(SPLIT_SEED).permutation(count)
-    tests = max(1, count // HELD_OUT)
-    return np.sort(order[tests:]), np.sort(order[:tests])
+def held_out_rows(
+    targets: Int[np.ndarray, " n"], shown: str
+) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]:
+    """Return sorted (rows that train, rows that test) of a set without a test split.
+
+    Rows are shuffled and laid out class by class; then rows at even distances are drawn. Each class
+    gives its share, rounded up or down, and keeps a row to train on.
+
+    Args:
+        targets: labels, 0..C-1.
+        shown: the set's name, for errors.
+
+    Raises:
+        DataError: no class has an image to spare.
+    """
+    shuffled = np.random.default_rng(SPLIT_SEED).permutation(len(targets))
+    ordered = shuffled[np.argsort(targets[shuffled], kind="stable")]
+    spare = ordered[np.bincount(targets)[targets[ordered]] > 1]
+    if not spare.size:
+        raise DataError(
+            f"{shown} has no test split, and none can be drawn: each class has one image only",
+            "add images, or a test split: a folder `test` beside `train`, or files as published",
+        )
+    tests = max(1, len(spare) // HELD_OUT)
+    drawn = spare[(np.arange(tests) * len(spare) + len(spare) // 2) // tests]
+    return np.setdiff1d(shuffled, drawn), np.sort(drawn)
 
 
 def counted(number: int, kind: str) -> str:
@@ -29,22 +50,30 @@ def counted(number: int, kind: str) -> str:
     return f"1 {kind} was" if number == 1 else f"{number:,} {kind.replace('image', 'images')} were"
 
 
-def held_out_note(count: int) -> str:
-    """Say in one sentence that `count` images were held out."""
-    share = 100 // HELD_OUT
-    return f"{share}% of the images ({count:,}), drawn with a fixed seed, are the test split"
+def held_out_note(tests: int, count: int) -> str:
+    """Say in one sentence that `tests` of `count` images were held out."""
+    return (
+        f"{tests:,} of {count:,} images ({100 * tests / count:.2g}%), drawn within each class with "
+        "a fixed seed, are the test split"
+    )
 
 
-def with_test_split(splits: Mapping[str, Arrays]) -> tuple[dict[str, Arrays], tuple[str, ...]]:
-    """Return splits with a test split, and a note if it had to be drawn."""
+def with_test_split(
+    splits: Mapping[str, Arrays], shown: str
+) -> tuple[dict[str, Arrays], tuple[str, ...]]:
+    """Return splits with a test split, and a note if it had to be drawn.
+
+    Raises:
+        DataError: it cannot be drawn.
+    """
     if "test" in splits:
         return dict(splits), ()
-    train, test = held_out_rows(len(splits["train"]["targets"]))
+    train, test = held_out_rows(splits["train"]["targets"], shown)
     drawn = {
         split: {name: array[rows] for name, array in splits["train"].items()}
         for split, rows in (("train", train), ("test", test))
     }
-    return drawn, (held_out_note(len(test)),)
+    return drawn, (held_out_note(len(test), len(train) + len(test)),)
 
 
 def checked_pair(inputs: np.ndarray, targets: np.ndarray, shown: str) -> Arrays:
@@ -96,21 +125,6 @@ def require_classes(count: int, shown: str) -> None:
         raise DataError(
             f"{shown} has {'one class only' if count else 'no classes'}",
             "classification needs two classes or more",
-        )
-
-
-def require_labels(targets: Int32[np.ndarray, " n"], num_classes: int, shown: str) -> None:
-    """Refuse labels outside 0..C-1.
-
-    Raises:
-        DataError: there are such labels.
-    """
-    wrong = np.unique(targets[(targets < 0) | (targets >= num_classes)])
-    if wrong.size:
-        raise DataError(
-            f"{shown} has labels {_some(wrong)}: with {num_classes} classes they are "
-            f"0..{num_classes - 1}",
-            "the file is damaged, or of another format",
         )
 
 

@@ -3,6 +3,7 @@
 Headers are checked before anything is read, and nothing is ever unpickled.
 """
 
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -18,8 +19,8 @@ from mulo_cli.datasets.files.labelled import (
     resized,
     with_test_split,
 )
-from mulo_cli.datasets.files.members import Member
-from mulo_cli.datasets.files.streams import read_exactly, unpacked
+from mulo_cli.datasets.files.members import ByteStream, Member, require_one_folder
+from mulo_cli.datasets.files.streams import read_exactly, read_up_to, unpacked
 from mulo_cli.datasets.stored import StoredImages
 from mulo_cli.errors import DataError, shortened
 
@@ -38,6 +39,9 @@ SPELLINGS: tuple[Mapping[str, str], ...] = (
     },
 )
 """What arrays are called: here, and in Keras."""
+
+HEADER_LIMIT = 2**16
+"""Bytes of a header, which version 2 of the format lets be 4 GiB; those of numbers have 118."""
 
 CHANNELS_LIMIT = 4
 """More along the last axis are rather columns of images whose channels come first."""
@@ -75,6 +79,8 @@ def read_arrays(members: Sequence[Member], shown: str, resize: int = 0) -> Store
     """
     arrays = {member.name.removesuffix(".npy"): member for member in members if _is_npy(member)}
     spelling = next(one for one in SPELLINGS if one["train_inputs"] in arrays)
+    files = {f"{name}.npy" for name in spelling.values()}
+    require_one_folder([member for member in members if member.name in files], shown)
     notes: list[str] = []
     splits: dict[str, Arrays] = {}
     for split in ("train", "test"):
@@ -90,7 +96,7 @@ def read_arrays(members: Sequence[Member], shown: str, resize: int = 0) -> Store
     notes += resize_note(splits["train"]["inputs"].shape[1:3], resize)
     for one in splits.values():
         one["inputs"] = resized(one["inputs"], resize)
-    whole, drawn = with_test_split(splits)
+    whole, drawn = with_test_split(splits, shown)
     return StoredImages(whole, num_classes, notes=(*notes, *drawn))
 
 
@@ -113,14 +119,7 @@ def _read(member: Member) -> np.ndarray:
     """Read one array, whose header has to describe exactly what follows it."""
     with unpacked(member) as stream:
         try:
-            version = np.lib.format.read_magic(stream)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, by_columns, dtype = read_header(stream)
-            if any(size < 0 for size in shape):
-                raise ValueError(f"it would be of shape {shape}")
+            shape, by_columns, dtype = _read_header(stream)
         except (ValueError, KeyError) as fault:
             raise DataError(
                 f"{member.shown} is no array of numbers: {shortened(str(fault))}",
@@ -134,6 +133,28 @@ def _read(member: Member) -> np.ndarray:
         content = read_exactly(stream, math.prod(shape) * dtype.itemsize, member.shown)
         array = np.frombuffer(content, dtype)
     return array.reshape(shape[::-1]).T if by_columns else array.reshape(shape)
+
+
+def _read_header(stream: ByteStream) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return (shape, whether columns come first, type); numpy reads a header before it judges it.
+
+    Raises:
+        ValueError: it is none of numpy's, or absurdly long.
+        KeyError: it is of an unknown version.
+    """
+    version = np.lib.format.read_magic(stream)
+    width, read_header = {
+        (1, 0): (2, np.lib.format.read_array_header_1_0),
+        (2, 0): (4, np.lib.format.read_array_header_2_0),
+    }[version]
+    length = bytes(read_up_to(stream, width))
+    size = int.from_bytes(length, "little")
+    if size > HEADER_LIMIT:
+        raise ValueError(f"its header is said to have {size:,} bytes")
+    shape, by_columns, dtype = read_header(io.BytesIO(length + read_up_to(stream, size)))
+    if any(axis < 0 for axis in shape):
+        raise ValueError(f"it would be of shape {shape}")
+    return shape, by_columns, dtype
 
 
 def _labels(labels: np.ndarray, name: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mulo_cli.datasets.files.members import ByteStream, Member
+from mulo_cli.datasets.files.memory import available_memory
 from mulo_cli.errors import DataError
 
 DAMAGE = (
@@ -18,15 +20,24 @@ DAMAGE = (
     lzma.LZMAError,
     zipfile.BadZipFile,
     tarfile.TarError,
+    ValueError,  # numbers and names that cannot be decoded, among them UnicodeDecodeError
+    IndexError,
+    struct.error,
     RuntimeError,  # zipfile's word for an encrypted member, or packed in a way it does not know
 )
 
-ARRAY_LIMIT = 64 * 2**30
-"""Bytes of one array that are read into memory; ImageNet at 64x64 has 15.7e9."""
+ARRAY_LIMIT = 16 * 2**30
+"""Bytes of one array that are read into memory at most; ImageNet at 64x64 has 15.7e9."""
 
 CHUNK = 2**20
 GZIP_MAGIC = b"\x1f\x8b"
 XZ_MAGIC = b"\xfd7zXZ\x00"
+
+
+def array_limit() -> int:
+    """Return how many bytes one array may have now: `ARRAY_LIMIT`, or the free memory if less."""
+    available = available_memory()
+    return ARRAY_LIMIT if available is None else min(ARRAY_LIMIT, available)
 
 
 @contextmanager
@@ -91,10 +102,11 @@ def read_exactly(stream: ByteStream, size: int, shown: str) -> bytearray:
     Raises:
         DataError: there are more bytes or fewer, or more were promised than are ever read.
     """
-    if size > ARRAY_LIMIT:
+    if size > (limit := array_limit()):
         raise DataError(
             f"{shown} says that it holds {size:,} bytes",
-            f"at most {ARRAY_LIMIT:,} bytes are read: the file is probably damaged",
+            f"at most {limit:,} bytes are read, and never more than there is free memory: the file "
+            "may be damaged",
         )
     content = read_up_to(stream, size)
     if len(content) < size:
