@@ -103,7 +103,7 @@ def cost_table(rows: Sequence[CostRow]) -> Table:
         title="told from shapes alone; memory: the data and the networks of all seeds",
         title_justify="left",
         box=None,
-        padding=(0, 2, 0, 0),
+        padding=(0, 1, 0, 0),
     )
     table.add_column("task", no_wrap=True)
     if several:
@@ -117,7 +117,7 @@ def cost_table(rows: Sequence[CostRow]) -> Table:
         "FLOP in all",
     )
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         memory = with_unit(row.memory) + (" " if row.fits else TOO_LARGE)
         numbers = (row.parameters, row.network_bytes, row.data_bytes)

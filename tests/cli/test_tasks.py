@@ -20,6 +20,7 @@ def test_in_a_pipe_every_task_is_one_line(tmp_path):
         "name": "mlp-in32-3-4096",
         "identifier": "IN32 T^MLP_(3,4096)",
         "family": "mlp-in32",
+        "title": "MLP on ImageNet 32x32",
         "axis": "width",
         "dataset": "imagenet32",
         "network": "mlp",
