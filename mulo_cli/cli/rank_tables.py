@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mulo_cli.results.columns import Axis
-from mulo_cli.results.settings import printable
 from mulo_cli.results.ranking import SATURATED, Ranking, Standing
 from mulo_cli.results.records import to_plain
+from mulo_cli.results.settings import printable
 
 PLACES = {1: "¹", 2: "²", 3: "³"}
 SATURATED_SIGN = "~"

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from mulo_cli.mup.modules import Readout
 from mulo_cli.optimizees.stacking import repeat
-from mulo_cli.optimizees.transformer import MUP, SP, Block
+from mulo_cli.optimizees.transformer import MUP, SP, Block, Scheme
 
 
 class TransformerLM(nn.Module):
@@ -34,10 +34,20 @@ class TransformerLM(nn.Module):
     ffn_multiple: int = 4
     stacked: bool = True
 
+    @property
+    def scheme(self) -> Scheme:
+        """How its parameters are drawn."""
+        return MUP if self.mup else SP
+
+    @property
+    def branch_multiplier(self) -> float:
+        """What each branch is multiplied by before it is added to the stream."""
+        return 1.0
+
     @nn.compact
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L C"]:
         """Map tokens to the logits of each position's next one."""
-        scheme = MUP if self.mup else SP
+        scheme = self.scheme
         embed = nn.Embed(
             self.num_classes, self.width, embedding_init=scheme.embedding, name="embed"
         )
@@ -48,6 +58,7 @@ class TransformerLM(nn.Module):
             ffn_multiple=self.ffn_multiple,
             causal=True,
             scheme=scheme,
+            branch_multiplier=self.branch_multiplier,
         )
         x = repeat(
             lambda name: block(name=name),
