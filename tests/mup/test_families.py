@@ -113,9 +113,8 @@ def test_under_mup_every_layer_moves_equally_far_at_every_width(name, optimizer)
     assert max(map(abs, found.values())) < TOLERANCE, found
 
 
-@pytest.mark.parametrize(
-    "name", ["lm", *(pytest.param(name, marks=SLOW) for name in ("vit", "gpt"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lm", "vit", "gpt"])
 def test_under_sp_layers_move_further_in_wider_networks(name):
     found = slopes(name, "sp", muadam)
     assert max(found.values()) > 2 * TOLERANCE, found

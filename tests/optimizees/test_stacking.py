@@ -222,7 +222,12 @@ def reordered(name: str, params, order):
 
 
 @pytest.mark.parametrize(
-    "architecture", ["small_fc_lopt", pytest.param("velo", marks=pytest.mark.slow)]
+    ("name", "architecture"),
+    [
+        *((name, "small_fc_lopt") for name in ("mlp", "vit", "lm")),
+        pytest.param("gpt", "small_fc_lopt", marks=pytest.mark.slow),
+        *(pytest.param(name, "velo", marks=pytest.mark.slow) for name in NAMES),
+    ],
 )
 def test_permuting_hidden_units_permutes_a_learned_optimizers_update(name, architecture, getkey):
     """The same network with its units in another order is trained to the same network."""
