@@ -100,9 +100,8 @@ def slopes(name: str, parametrization: str, optimizer) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [
-        ("vit", muadam),
         ("lm", muadam),
-        *(pytest.param(name, muadam, marks=SLOW) for name in ("mlp", "gpt")),
+        *(pytest.param(name, muadam, marks=SLOW) for name in ("mlp", "vit", "gpt")),
         *(pytest.param(name, learned, marks=SLOW) for name in DATA),
     ],
 )
