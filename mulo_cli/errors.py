@@ -65,3 +65,13 @@ def shortened_path(path: object) -> str:
     """Return a path as it is shown in an error: its repr; of a long one the end, with the name."""
     text = str(path)
     return repr(text) if len(text) <= SHOWN else repr("..." + text[-SHOWN:])
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return foreign text such that no terminal obeys it.
+
+    Args:
+        text: of a file, an archive, a class ...
+        keep: control characters that are let through.
+    """
+    return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
+from mulo_cli.errors import printable
+
 
 def fact_columns(told: Iterable[tuple[str, str]]) -> Table:
     """Return two columns; empty values are left out, and a name is not repeated."""
@@ -21,4 +23,4 @@ def fact_columns(told: Iterable[tuple[str, str]]) -> Table:
 
 def harmless(text: str) -> str:
     """Return foreign text such that no terminal obeys it."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text, keep="\n")

@@ -9,7 +9,6 @@ import json
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import tomli_w
@@ -18,13 +17,14 @@ from pydantic import TypeAdapter, ValidationError
 from mulo_cli.errors import RecipeError, shortened
 from mulo_cli.recipes.nearest import nearest_hint
 from mulo_cli.recipes.schema import ARCHITECTURES, Recipe, as_dict, flatten, known_keys
+from mulo_cli.recipes.toml_files import names_in, read_toml
 
 LIBRARY = resources.files("mulo_cli.recipes") / "library"
 
 
 def library_names() -> list[str]:
     """Return the names of the recipes that ship with the package."""
-    return sorted(f.name.removesuffix(".toml") for f in LIBRARY.iterdir() if f.name[-5:] == ".toml")
+    return names_in(LIBRARY)
 
 
 def load_recipe(
@@ -72,7 +72,7 @@ def _read_chain(reference: str, descendants: tuple[str, ...] = ()) -> list[dict[
             f"recipe {reference!r} extends itself (through {' -> '.join(descendants)})",
             "remove one of the `extends` lines",
         )
-    raw = _parse_file(reference)
+    raw = read_toml(reference, "recipe", LIBRARY)
     parent = raw.pop("extends", None)
     if parent is None:
         return [raw]
@@ -82,31 +82,6 @@ def _read_chain(reference: str, descendants: tuple[str, ...] = ()) -> list[dict[
             'write the name of a recipe, for example extends = "multi-width"',
         )
     return [*_read_chain(parent, (*descendants, reference)), raw]
-
-
-def _parse_file(reference: str) -> dict[str, Any]:
-    if "\0" in reference:
-        raise RecipeError(f"{reference!r} is not a file name", "give a recipe's name or file")
-    try:
-        if reference in library_names():
-            return tomllib.loads((LIBRARY / f"{reference}.toml").read_text("utf-8"))
-        return tomllib.loads(Path(reference).read_text("utf-8"))
-    except UnicodeDecodeError:
-        raise RecipeError(f"recipe {reference!r} is not a text file", "give a TOML file") from None
-    except (ValueError, RecursionError) as error:  # TOML's own errors, huge numbers, deep nesting
-        raise RecipeError(
-            f"recipe {reference!r} is not valid TOML: {error}", "mend the file at that place"
-        ) from None
-    except OSError as error:
-        if reference.endswith(".toml") or "/" in reference:
-            raise RecipeError(
-                f"recipe {reference!r} cannot be read: {error.strerror}",
-                f"give a readable TOML file, or one of {', '.join(library_names())}",
-            ) from None
-        raise RecipeError(
-            f"there is no recipe {reference!r}",
-            nearest_hint(reference, library_names()) + ", or give the path of a TOML file",
-        ) from None
 
 
 def _vary(

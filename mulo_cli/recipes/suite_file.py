@@ -7,10 +7,8 @@ width and depth; what a task does not say it has from its family, else from the 
 import dataclasses
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -19,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from mulo_cli.errors import RecipeError, shortened, shortened_path
 from mulo_cli.recipes.nearest import nearest_hint
 from mulo_cli.recipes.schema import STRICT, PositiveInt
+from mulo_cli.recipes.toml_files import names_in, read_toml
 
 LIBRARY = resources.files("mulo_cli") / "tasks" / "suites"
 
@@ -112,7 +111,7 @@ class SuiteFile:
 
 def suite_names() -> list[str]:
     """Return the names of the suites that ship with the package."""
-    return sorted(f.name.removesuffix(".toml") for f in LIBRARY.iterdir() if f.name[-5:] == ".toml")
+    return names_in(LIBRARY)
 
 
 def read_suite_file(reference: str) -> SuiteFile:
@@ -122,7 +121,7 @@ def read_suite_file(reference: str) -> SuiteFile:
         RecipeError: no such suite, a malformed file, an unknown key, a value out of bounds.
     """
     shipped = reference in suite_names()
-    values = _parse(reference)
+    values = read_toml(reference, "suite", LIBRARY)
     _refuse_unknown_keys(values, reference)
     try:
         # strict types, but tables as sections: pydantic's strict mode allows this for JSON only
@@ -173,36 +172,6 @@ def _check_steps(name: str, at: Sequence[int], steps: int, window: int) -> None:
         raise ValueError(f"task {name}: at = {list(at)} does not ascend up to steps = {steps}")
     if window > at[0]:
         raise ValueError(f"task {name}: window = {window} is longer than at = {at[0]}")
-
-
-def _parse(reference: str) -> dict[str, Any]:
-    if "\0" in reference:
-        raise RecipeError(
-            f"{shortened_path(reference)} is not a file name", "give a suite's name or file"
-        )
-    try:
-        if reference in suite_names():
-            return tomllib.loads((LIBRARY / f"{reference}.toml").read_text("utf-8"))
-        return tomllib.loads(Path(reference).read_text("utf-8"))
-    except UnicodeDecodeError:
-        raise RecipeError(
-            f"suite {shortened_path(reference)} is not a text file", "give a TOML file"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(
-            f"suite {shortened_path(reference)} is not valid TOML: {error}",
-            "mend the file at that place",
-        ) from None
-    except OSError as error:
-        if reference.endswith(".toml") or "/" in reference:
-            raise RecipeError(
-                f"suite {shortened_path(reference)} cannot be read: {error.strerror}",
-                f"give a readable TOML file, or one of {', '.join(suite_names())}",
-            ) from None
-        raise RecipeError(
-            f"there is no suite {shortened_path(reference)}",
-            nearest_hint(reference, suite_names()) + ", or give the path of a TOML file",
-        ) from None
 
 
 def _refuse_unknown_keys(values: Mapping[str, Any], origin: str) -> None:

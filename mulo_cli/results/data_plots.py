@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mulo_cli.errors import printable
 from mulo_cli.results.plots import save_figure
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _shades(images: np.ndarray) -> np.ndarray:
 
 def _label(name: str) -> str:
     """Return a class's name without anything that cannot be drawn."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    shown = printable(name)
     return textwrap.shorten(shown, NAME, placeholder="...") or shown[:NAME]
 
 

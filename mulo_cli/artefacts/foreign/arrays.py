@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from mulo_cli import errors
+
 DTYPES = (
     *("float16", "float32", "float64", "bool"),
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
@@ -111,7 +113,7 @@ def note(value: object) -> str:
 
 def printable(text: str) -> str:
     """Return foreign text such that no terminal obeys it, and cut where it gets tiring."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    shown = errors.printable(text)
     return shown if len(shown) <= LONGEST_NAME else shown[:LONGEST_NAME] + "..."
 
 

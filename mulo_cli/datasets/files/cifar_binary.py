@@ -17,10 +17,10 @@ from mulo_cli.datasets.files.labelled import (
     resized,
     with_test_split,
 )
-from mulo_cli.datasets.files.members import Member, decoded, printable, without_packed_copies
+from mulo_cli.datasets.files.members import Member, decoded, without_packed_copies
 from mulo_cli.datasets.files.streams import first_bytes, read_small, read_up_to, unpacked
 from mulo_cli.datasets.stored import StoredImages
-from mulo_cli.errors import DataError
+from mulo_cli.errors import DataError, printable
 
 NAME = re.compile(r".+\.bin(\.gz|\.xz)?", re.IGNORECASE)
 SIDE = 32

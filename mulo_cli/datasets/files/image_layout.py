@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from mulo_cli.datasets.files.labelled import counted, held_out_note, held_out_rows, require_classes
-from mulo_cli.datasets.files.members import Member, decoded, printable
+from mulo_cli.datasets.files.members import Member, decoded
 from mulo_cli.datasets.files.streams import read_small
-from mulo_cli.errors import DataError, shortened
+from mulo_cli.errors import DataError, printable, shortened
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")

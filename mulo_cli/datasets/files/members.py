@@ -75,11 +75,6 @@ def require_one_folder(members: Sequence[Member], shown: str) -> None:
         )
 
 
-def printable(name: str) -> str:
-    """Return a name whose every character can be shown: no terminal obeys what a file is called."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-
-
 def decoded(raw: bytes, otherwise: str = "latin-1") -> str:
     """Decode a file's name: UTF-8, else an encoding that takes every byte and merges no names."""
     try:

@@ -1,0 +1,55 @@
+"""TOML files by name or by path: what ships with the package is found by its name.
+
+Recipes and suites are read alike; only what they are called differs.
+"""
+
+import tomllib
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from mulo_cli.errors import RecipeError, shortened_path
+from mulo_cli.recipes.nearest import nearest_hint
+
+SUFFIX = ".toml"
+
+
+def names_in(library: Traversable) -> list[str]:
+    """Return the names of the files that ship in a folder of the package."""
+    found = (file.name for file in library.iterdir())
+    return sorted(name.removesuffix(SUFFIX) for name in found if name.endswith(SUFFIX))
+
+
+def read_toml(reference: str, what: str, library: Traversable) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Args:
+        reference: a name in the library, else a path.
+        what: what an error calls it, "recipe" or "suite".
+        library: folder of the files that ship.
+
+    Raises:
+        RecipeError: there is none, or it is no TOML.
+    """
+    shown, names = shortened_path(reference), names_in(library)
+    if "\0" in reference:
+        raise RecipeError(f"{shown} is not a file name", f"give a {what}'s name or file")
+    try:
+        file = library / f"{reference}{SUFFIX}" if reference in names else Path(reference)
+        return tomllib.loads(file.read_text("utf-8"))
+    except UnicodeDecodeError:
+        raise RecipeError(f"{what} {shown} is not a text file", "give a TOML file") from None
+    except (ValueError, RecursionError) as error:  # TOML's own errors, huge numbers, deep nesting
+        raise RecipeError(
+            f"{what} {shown} is not valid TOML: {error}", "mend the file at that place"
+        ) from None
+    except OSError as error:
+        if reference.endswith(SUFFIX) or "/" in reference:
+            raise RecipeError(
+                f"{what} {shown} cannot be read: {error.strerror}",
+                f"give a readable TOML file, or one of {', '.join(names)}",
+            ) from None
+        raise RecipeError(
+            f"there is no {what} {shown}",
+            nearest_hint(reference, names) + ", or give the path of a TOML file",
+        ) from None
