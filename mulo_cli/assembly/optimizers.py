@@ -14,16 +14,20 @@ from mulo_cli.errors import UsageError
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.mup.roles import Roles
 from mulo_cli.mup.rules import LEARNED_OPTIMIZER_RULES
+from mulo_cli.mup.scaling import scale_by_width
+from mulo_cli.optimizers.base import HandDesigned
 from mulo_cli.optimizers.catalogue import OPTIMIZERS
 from mulo_cli.optimizers.presets import PRESETS
 from mulo_cli.optimizers.schedules import SCHEDULES
-from mulo_cli.recipes.grids import Grid
 from mulo_cli.recipes.nearest import nearest_hint
-from mulo_cli.recipes.references import WORDS, OptimizerReference, parse_optimizer
+from mulo_cli.recipes.references import WORDS, OptimizerReference
 from mulo_cli.results.tuned import read_tuned
 from mulo_cli.studies.evaluate import NamedOptimizer
-from mulo_cli.studies.tune import Trial
+from mulo_cli.tasks.base import MULTIPLIERS
 from mulo_cli.types import Theta
+
+EPS_SCALING = "eps_scaling"
+"""The only hyper-parameter that a meta-learned optimizer has beside its theta."""
 
 
 def build_named_optimizer(reference: OptimizerReference) -> NamedOptimizer:
@@ -49,35 +53,30 @@ def build_named_optimizer(reference: OptimizerReference) -> NamedOptimizer:
     return _meta_learned(reference)
 
 
-def build_trials(name: str, schedule: str, grid: Grid, seeds: int) -> tuple[Trial, ...]:
-    """Build every configuration of a grid for every seed.
-
-    Raises:
-        UsageError: the optimizer does not have one of the grid's hyper-parameters.
-    """
-    optimizers = []
-    for configuration in grid.configurations():
-        values = ",".join(f"{key}={value!r}" for key, value in configuration.items())
-        tail = "" if schedule == "constant" else f",schedule={schedule}"
-        optimizers.append(build_named_optimizer(parse_optimizer(f"{name}:{values}{tail}")))
-    return tuple(Trial(optimizer, seed) for optimizer in optimizers for seed in range(seeds))
-
-
 def _meta_learned(reference: OptimizerReference) -> NamedOptimizer:
-    if reference.settings or reference.tuned or reference.preset or reference.schedule:
+    words = (reference.tuned, reference.preset, reference.schedule, reference.rule)
+    if any(words) or reference.settings.keys() - {EPS_SCALING}:
         raise UsageError(
             f"optimizer {reference.text!r}: a meta-learned optimizer has no settings",
-            "leave them away (only parametrization=mup|sp can be set)",
+            f"leave them away (only parametrization={'|'.join(LEARNED_OPTIMIZER_RULES)} and "
+            f"{EPS_SCALING} can be set)",
         )
     card, optimizer, theta = load_learned_optimizer(
         Path(reference.name), _parametrization(reference, LEARNED_OPTIMIZER_RULES)
     )
+    power = reference.settings.get(EPS_SCALING, 0.0)
+    if power and card.settings.get("clip_gradients"):
+        raise UsageError(
+            f"optimizer {reference.text!r} clips gradients by their norm, and {EPS_SCALING} would "
+            "change what it clips",
+            f"leave {EPS_SCALING} away, or import the weights with clip_gradients=false",
+        )
     return NamedOptimizer(
         name=reference.text,
         parametrization=reference.parametrization or card.parametrization,
-        make=functools.partial(_build_with_theta, optimizer),
+        make=functools.partial(_build_with_theta, optimizer, power),
         hyper=theta,
-        settings={"checksum": card.checksum},
+        settings={"checksum": card.checksum, **reference.settings},
         recipe_digest=card.recipe_digest,
     )
 
@@ -86,7 +85,7 @@ def _hand_designed(reference: OptimizerReference) -> NamedOptimizer:
     entry = OPTIMIZERS[reference.name]
     found = _values_by_name(reference)
     hyper = {**entry.defaults, **found.settings, **reference.settings}
-    known = (*entry.defaults, *entry.optional)
+    known = (*entry.defaults, *entry.optional, *MULTIPLIERS)
     for key in hyper:
         if key not in known:
             raise UsageError(
@@ -95,22 +94,51 @@ def _hand_designed(reference: OptimizerReference) -> NamedOptimizer:
             )
     schedule = reference.schedule or found.schedule
     look_up("schedule", schedule, SCHEDULES)
-    parametrization = _parametrization(reference, entry.rules) or entry.parametrization
+    wanted = _parametrization(reference, entry.rules) or found.parametrization
+    parametrization = wanted or entry.parametrization
+    rule = _variant(reference, found.rule, entry, parametrization)
+    network = entry.network.get(parametrization, {})
+    asked = {"network": ",".join(f"{key}={value}" for key, value in network.items())}
     return NamedOptimizer(
         name=reference.text,
         parametrization=parametrization,
-        make=entry.under(parametrization, schedule),
+        make=entry.under(parametrization, schedule, rule),
         hyper=hyper,
-        settings={**hyper, "schedule": schedule},
+        settings={
+            **hyper,
+            "schedule": schedule,
+            **({"rule": rule} if rule else {}),
+            **(asked if network else {}),
+        },
         recipe_digest=None,
+        network=network,
     )
 
 
+def _variant(
+    reference: OptimizerReference, tuned: str | None, entry: HandDesigned, parametrization: str
+) -> str | None:
+    """Return the name of the rule for muP, None where there is nothing to choose."""
+    if parametrization == "sp" or not entry.variants:
+        if reference.rule:
+            raise UsageError(
+                f"optimizer {reference.text!r} has no rule to choose"
+                + (" under sp" if entry.variants else ""),
+                "leave rule= away" + (", or add parametrization=mup" if entry.variants else ""),
+            )
+        return None
+    name = reference.rule or tuned or next(iter(entry.variants))
+    look_up("rule", name, entry.variants)
+    return name
+
+
 class _Values(NamedTuple):
-    """Hyper-parameters that have a name of their own."""
+    """Hyper-parameters that have a name of their own, and words that came with them."""
 
     settings: Mapping[str, float]
-    schedule: str
+    schedule: str = "constant"
+    parametrization: str | None = None
+    rule: str | None = None
 
 
 def _values_by_name(reference: OptimizerReference) -> _Values:
@@ -121,8 +149,8 @@ def _values_by_name(reference: OptimizerReference) -> _Values:
             "give one of them",
         )
     if reference.preset:
-        presets = PRESETS[reference.name]
-        return _Values(look_up("preset", reference.preset, presets), "constant")
+        presets = PRESETS.get(reference.name, {})
+        return _Values(look_up("preset", reference.preset, presets))
     if reference.tuned:
         tuned = read_tuned(Path(reference.tuned))
         if tuned.optimizer != reference.name:
@@ -130,8 +158,8 @@ def _values_by_name(reference: OptimizerReference) -> _Values:
                 f"{reference.tuned!r} holds values of {tuned.optimizer}, not of {reference.name}",
                 f"write {tuned.optimizer}:tuned={reference.tuned}",
             )
-        return _Values(tuned.settings, tuned.schedule)
-    return _Values({}, "constant")
+        return _Values(tuned.settings, tuned.schedule, tuned.parametrization, tuned.rule)
+    return _Values({})
 
 
 def _parametrization(reference: OptimizerReference, rules: Mapping[str, Any]) -> str | None:
@@ -146,7 +174,12 @@ def _parametrization(reference: OptimizerReference, rules: Mapping[str, Any]) ->
 
 
 def _build_with_theta(
-    optimizer: LearnedOptimizer, hyper: Theta, roles: Roles, num_steps: Int[Array, ""]
+    optimizer: LearnedOptimizer,
+    eps_scaling: float,
+    hyper: Theta,
+    roles: Roles,
+    num_steps: Int[Array, ""],
 ) -> optax.GradientTransformationExtraArgs:
     """Offer a learned optimizer as a MakeOptimizer: its theta is its hyper-parameters."""
-    return optimizer.build(hyper, roles, num_steps)
+    made = optimizer.build(hyper, roles, num_steps)
+    return optax.chain(scale_by_width(roles, eps_scaling), made) if eps_scaling else made

@@ -252,7 +252,9 @@ def _on_family(
 
 def _task(plan: PlannedTask, dataset: Dataset, optimizer: NamedOptimizer) -> EvaluationTask:
     try:
-        task = build_evaluation_task(plan.section, dataset, plan.width, optimizer.parametrization)
+        task = build_evaluation_task(
+            plan.section, dataset, plan.width, optimizer.parametrization, optimizer.network
+        )
     except MuloError as error:
         if plan.place is NOWHERE:
             raise

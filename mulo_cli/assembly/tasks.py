@@ -1,5 +1,6 @@
 """From names and sections to data sets, networks and tasks."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ from mulo_cli.tasks.base import Task, supervised_task
 USUAL_DATASETS = {"images": "digits", "text": "pydoc"}
 """Real data that comes with Python and the packages, by what networks read."""
 
+NOTHING: Mapping[str, str] = {}
+"""What most optimizers ask of networks."""
+
 LENGTH = "length"
 """The option of networks that read text that says how many tokens an example has."""
 
@@ -32,8 +36,22 @@ def usual_dataset(network: str) -> str:
     return USUAL_DATASETS[entry.reads]
 
 
-def build_task(section: TaskSection, dataset: Dataset, width: int, parametrization: str) -> Task:
+def build_task(
+    section: TaskSection,
+    dataset: Dataset,
+    width: int,
+    parametrization: str,
+    asked: Mapping[str, str] = NOTHING,
+) -> Task:
     """Build the task of one width.
+
+    Args:
+        section: what is trained.
+        dataset: on what.
+        width: of the network.
+        parametrization: of the network.
+        asked: options that an optimizer asks for (`NamedOptimizer.network`); those of the section
+            win.
 
     Raises:
         UsageError: network and data set do not fit, or an option is not the network's.
@@ -41,7 +59,8 @@ def build_task(section: TaskSection, dataset: Dataset, width: int, parametrizati
     reference = parse_named(section.optimizee)
     entry = look_up("optimizee", reference.name, OPTIMIZEES)
     _refuse_misfits(section, entry, dataset)
-    options = _options(reference, entry)
+    wanted = dataclasses.replace(reference, options={**asked, **reference.options})
+    options = _options(wanted, entry)
     if entry.reads == "text":
         dataset = at_length(dataset, options.pop(LENGTH, entry.length))
     make = _network_of(entry, options, section, dataset, width, parametrization)
@@ -50,11 +69,15 @@ def build_task(section: TaskSection, dataset: Dataset, width: int, parametrizati
 
 
 def build_evaluation_task(
-    section: TaskSection, dataset: Dataset, width: int, parametrization: str
+    section: TaskSection,
+    dataset: Dataset,
+    width: int,
+    parametrization: str,
+    asked: Mapping[str, str] = NOTHING,
 ) -> EvaluationTask:
-    """Build the task of one width with the facts that evaluation rows tell."""
+    """Build the task of one width with the facts that evaluation rows tell; as `build_task`."""
     return EvaluationTask(
-        task=build_task(section, dataset, width, parametrization),
+        task=build_task(section, dataset, width, parametrization, asked),
         test_data=dataset.splits["test"],
         optimizee=section.optimizee,
         dataset=dataset.name,
@@ -82,7 +105,7 @@ def _network_of(
             width=width,
             depth=section.depth,
             num_classes=dataset.num_classes,
-            mup=parametrization == "mup",
+            parametrization=parametrization,
             **settings,
         )
 

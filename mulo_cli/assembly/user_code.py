@@ -50,7 +50,7 @@ def load_function(reference: UserFunction) -> MakeNetwork:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
-        with _user_code(reference):
+        with user_code(reference):
             found: Any = importlib.import_module(reference.module)
     except ModuleNotFoundError as error:
         raise UsageError(
@@ -77,7 +77,7 @@ def network_init(
     Raises:
         UserCodeError: the function raises an exception, or returns something else.
     """
-    with _user_code(reference):
+    with user_code(reference):
         made = make(width) if depth is None else make(width, depth=depth)
     if isinstance(made, tuple) and len(made) > 1 and isinstance(made[0], nn.Module):
         made = functools.partial(_init_linen, made[0], made[1:])
@@ -95,7 +95,7 @@ def _called(init: Init, reference: UserFunction, key: PRNGKey) -> Params | nnx.M
     Raises:
         UserCodeError: it raises an exception, or returns something else.
     """
-    with _user_code(reference):
+    with user_code(reference):
         made = init(key)
     if isinstance(made, nnx.Module):
         return made
@@ -123,7 +123,7 @@ def _init_linen(module: nn.Module, inputs: tuple, key: PRNGKey) -> Params:
 
 
 @contextmanager
-def _user_code(reference: UserFunction) -> Iterator[None]:
+def user_code(reference: UserFunction) -> Iterator[None]:
     """Turn an exception that the user's code causes into one clear error.
 
     Raises:

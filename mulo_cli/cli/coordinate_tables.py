@@ -1,14 +1,16 @@
-"""A coordinate check for people: one table per optimizer, and the outcome in words."""
+"""A coordinate check for people: layers in forward order, what fails and why, in few lines."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mulo_cli.results.coordinates import CONFIDENCE, CoordinateCheck, CoordinateFit, Verdict
+from mulo_cli.cli.sparklines import sparkline
+from mulo_cli.results.coordinate_fits import CONFIDENCE, CoordinateFit, Measure, Verdict
+from mulo_cli.results.coordinates import CoordinateCheck, worst_of
 
 SIGNS: dict[Verdict, tuple[str, str]] = {
     "stable": ("✓", "green"),
@@ -19,10 +21,24 @@ SIGNS: dict[Verdict, tuple[str, str]] = {
 }
 """Sign and colour of a verdict; the word stands beside them."""
 
+WORDS: dict[Measure, str] = {
+    "reads": "reads",
+    "start": "{tensor} starts",
+    "change": "{tensor} moves",
+    "shrinkage": "{tensor} decays",
+    "spectral_start": "{tensor} starts, spectral norm",
+    "spectral_change": "{tensor} moves, spectral norm",
+    "change_std": "output moves",
+    "size": "output before training",
+    "change_l1": "output moves, L1",
+    "size_after": "output in training, L1",
+    "mean": "mean output over step 1's",
+    "effect": "effect on the loss",
+}
+"""What was measured, in a table."""
+
 HINTS: dict[Verdict, str] = {
-    "vanishes": "gradients of wide networks may be smaller than an epsilon in the optimizer: for "
-    "Adam, try eps=1e-15",
-    "not enough data": "more --seeds or a wider range of --widths make intervals smaller",
+    "not enough data": "more --seeds or a wider range of sizes make intervals smaller",
     "diverged": "a lower learning rate keeps numbers finite",
 }
 """What may help where the parametrization need not be wrong."""
@@ -32,104 +48,220 @@ NOTHING = "-"
 UNLIMITED = 10_000
 """Characters of a screen on which every table has room."""
 
+Row: TypeAlias = tuple[str | Text, ...]
+"""Layer, what, of how many it is the steepest, numbers at both ends, line, slope, verdict."""
+
+FEW_LAYERS = 12
+"""So many layers have a line each; of more, those that are stable share one."""
+
+MOST_FAILING = 12
+"""Lines about what is not stable; --all shows the others."""
+
+OF_ONE_LAYER = 3
+"""Lines about one layer."""
 
 NAMED_LAYERS = 4
-"""At most so many layers of one verdict are named in the closing line."""
+"""Layers that the closing line names."""
+
+CULPRIT = "◀"
+"""Sign of what a check names."""
 
 
-def coordinate_table(check: CoordinateCheck, screen: int) -> Table:
-    """Return layers x widths: std of the change, its slope against width, and the verdict.
+def coordinate_report(
+    check: CoordinateCheck, console: Console, *, everything: bool = False
+) -> Iterator[RenderableType]:
+    """Yield what is shown of a check: its table, the verdict in a sentence, notes.
 
     Args:
         check: of one optimizer.
-        screen: characters of a line; widths that do not fit are left out, from the middle.
+        console: on which it is shown.
+        everything: every measure of every layer and tensor.
     """
-    widths = sorted({record.width for record in check.records})
-    table = _table(check, widths)
-    for count in range(len(widths) - 1, 1, -1):
-        if Console(width=UNLIMITED).measure(table).maximum <= screen:
-            break
-        table = _table(check, _some(widths, count))
-    return table
+    yield _table(check, console, everything=everything)
+    verdict = check.verdict
+    if verdict.culprit is not None:
+        yield Text.assemble(
+            (f"{CULPRIT} {verdict.culprit.layer}", "bold red"), f": {verdict.diagnosis}"
+        )
+    for note in verdict.notes:
+        yield Text(f"  {note}", style="dim")
+    yield ""
 
 
-def _some(widths: Sequence[int], count: int) -> list[int]:
-    """Return so many of the widths, evenly spread, the first and the last among them."""
-    return [widths[place * (len(widths) - 1) // (count - 1)] for place in range(count)]
+def conclusions(checks: Sequence[CoordinateCheck], how_long: str, kept_in: str) -> tuple[str, ...]:
+    """Return the closing lines: what came out of each check, and what may help."""
+    lines = [f"{called(check)}: {check.verdict.verdict}" + _told(check) for check in checks]
+    verdicts = {
+        fit.verdict for check in checks for fit in check.fits if fit.judged and not check.passed
+    }
+    hints = [f"hint: {hint}" for verdict, hint in HINTS.items() if verdict in verdicts]
+    return (*lines, *hints, f"{how_long}; measurements are in {kept_in}")
 
 
-def _table(check: CoordinateCheck, widths: Sequence[int]) -> Table:
-    first = check.records[0]
-    seeds = len({record.seed for record in check.records})
-    left_out = len({record.width for record in check.records}) - len(widths)
-    table = Table(
-        title=f"{_called(check)}: std of the change of pre-activations,\n"
-        f"geometric mean over {first.steps} steps and {seeds} seeds"
-        + (f" (no room for {left_out} widths)" if left_out else ""),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_column("layer", no_wrap=True)
-    for width in widths:
-        table.add_column(f"width\n{width}", justify="right", no_wrap=True)
-    table.add_column(f"slope\n± {CONFIDENCE:.0%}", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for fit in check.fits:
-        sizes = [_size(fit, width) for width in widths]
-        table.add_row(fit.layer, *sizes, slope_in_words(fit), _signed(fit.verdict))
-    return table
-
-
-def slope_in_words(fit: CoordinateFit) -> str:
-    """Return slope and interval, as `+0.012 ± 0.034`."""
-    if fit.slope is None:
-        return NOTHING
-    half = "" if fit.high is None else f" ± {fit.high - fit.slope:.3f}"
-    return f"{fit.slope:+.3f}{half}"
-
-
-def conclusions(checks: Sequence[CoordinateCheck], how_long: str) -> tuple[str, ...]:
-    """Return the closing lines: passed or failed, which layers, and what may help."""
-    failed = [check for check in checks if not check.passed]
-    if not failed:
-        names = " and ".join(_called(check) for check in checks)
-        return (f"passed in {how_long}: every layer is stable with {names}",)
-    failures = "; ".join(f"{_called(check)}: {_failing_layers(check)}" for check in failed)
-    verdicts = {verdict for check in failed for verdict in check.verdict.layers.values()}
-    hints = [HINTS[verdict] for verdict in HINTS if verdict in verdicts]
-    return (f"failed in {how_long}: {failures}", *(f"hint: {hint}" for hint in hints))
-
-
-def _called(check: CoordinateCheck) -> str:
+def called(check: CoordinateCheck) -> str:
+    """Name a check: its optimizer and the parametrization."""
     return f"{check.verdict.optimizer} ({check.verdict.parametrization})"
 
 
-def _failing_layers(check: CoordinateCheck) -> str:
-    """Name the layers that failed; deep networks have many, of which a few stand for all."""
-    by_verdict: dict[Verdict, list[str]] = {}
-    for layer, verdict in check.verdict.layers.items():
-        if verdict != "stable":
-            by_verdict.setdefault(verdict, []).append(layer)
-    every = len(check.verdict.layers)
-    return ", ".join(_in_words(verdict, layers, every) for verdict, layers in by_verdict.items())
-
-
-def _in_words(verdict: Verdict, layers: Sequence[str], every: int) -> str:
-    if len(layers) > NAMED_LAYERS:
-        return (
-            f"{verdict} in {len(layers)} of {every} layers ({', '.join(layers[:NAMED_LAYERS])} ...)"
-        )
-    words = f"has {verdict}" if verdict == "not enough data" else verdict
-    return ", ".join(f"{layer} {words}" for layer in layers)
-
-
-def _size(fit: CoordinateFit, width: int) -> str:
-    size = fit.change.get(width)
-    if size is None:
+def slope_in_words(fit: CoordinateFit) -> str:
+    """Return slope and interval, as `+0.01 ± 0.03`."""
+    if fit.slope is None:
         return NOTHING
-    return f"{size:.3g}" if math.isfinite(size) else "diverged"
+    half = "" if fit.high is None else f" ± {fit.high - fit.slope:.2f}"
+    return f"{fit.slope:+.2f}{half}"
 
 
-def _signed(verdict: Verdict) -> Text:
-    sign, colour = SIGNS[verdict]
-    return Text(f"{sign} {verdict}", style=colour)
+def _told(check: CoordinateCheck) -> str:
+    verdict = check.verdict
+    if verdict.culprit is not None:
+        return f": {verdict.culprit.layer}: {verdict.diagnosis}"
+    open_ = [layer for layer, of in verdict.layers.items() if of != "stable"]
+    if not open_:
+        return "" if check.passed else ": nothing moved the logits"
+    more = f" and {len(open_) - NAMED_LAYERS} more" if len(open_) > NAMED_LAYERS else ""
+    return f": {', '.join(open_[:NAMED_LAYERS])}{more}"
+
+
+def _table(check: CoordinateCheck, console: Console, *, everything: bool) -> Table:
+    """Return the table; a narrow screen has no room for the numbers at both ends."""
+    blocks = "utf" in console.encoding.lower()
+    rows = list(_all_rows(check, blocks) if everything else _some_rows(check, blocks))
+    wide = _filled(check, rows, ends=True)
+    if Console(width=UNLIMITED).measure(wide).maximum <= console.width:
+        return wide
+    return _filled(check, rows, ends=False)
+
+
+def _filled(check: CoordinateCheck, rows: Sequence[Row], *, ends: bool) -> Table:
+    first, sizes, axis = check.records[0], check.verdict.sizes, check.verdict.axis
+    seeds = len({record.seed for record in check.records})
+    table = Table(
+        title=f"{called(check)} on {first.task}, {first.dataset}:\n{first.steps} steps, {seeds} "
+        f"seeds, {axis}s {', '.join(map(str, sizes))}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("layer", no_wrap=True)
+    table.add_column("what", no_wrap=True)
+    table.add_column("of", justify="right", no_wrap=True)
+    if ends:
+        for size in (sizes[0], sizes[-1]):
+            table.add_column(f"{axis}\n{size}", justify="right", no_wrap=True)
+    table.add_column(f"over\n{axis}s", no_wrap=True)
+    table.add_column(f"slope\n± {CONFIDENCE:.0%}", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row if ends else (*row[:3], *row[5:])))
+    return table
+
+
+def _all_rows(check: CoordinateCheck, blocks: bool) -> Iterator[Row]:
+    former = None
+    for fit in check.fits:
+        name = "" if fit.layer == former else fit.layer
+        former = fit.layer
+        yield _row(check, fit, name, blocks=blocks)
+
+
+def _some_rows(check: CoordinateCheck, blocks: bool) -> Iterator[Row]:
+    """Yield lines of what is not stable, and one for each layer that is, or for all of them."""
+    by_layer = {
+        layer: [fit for fit in check.fits if fit.judged and fit.layer == layer]
+        for layer in check.verdict.layers
+    }
+    each = len(by_layer) <= FEW_LAYERS
+    lines = left_out = 0
+    for layer, fits in by_layer.items():
+        if worst_of(fits) == "stable":
+            if each:
+                steepest = max(fits, key=_steepness)
+                yield _row(check, steepest, layer, others=len(fits) - 1, blocks=blocks)
+            continue
+        bad = [fit for fit in fits if fit.verdict != "stable"]
+        shown = [fit for fit in bad if _is_named(check, fit)] + [
+            fit for fit in bad if not _is_named(check, fit)
+        ]
+        shown = sorted(shown[:OF_ONE_LAYER], key=fits.index)
+        if lines >= MOST_FAILING and not any(_is_named(check, fit) for fit in shown):
+            left_out += 1
+            continue
+        for place, fit in enumerate(shown):
+            lines += 1
+            yield _row(check, fit, "" if place else layer, blocks=blocks)
+    if left_out:
+        yield (f"{left_out} more layers", "not stable: --all shows", *[""] * 6)
+    if not each:
+        yield from _stable_in_one(check, by_layer, blocks)
+
+
+def _stable_in_one(
+    check: CoordinateCheck, by_layer: dict[str, list[CoordinateFit]], blocks: bool
+) -> Iterator[Row]:
+    stable = {layer: fits for layer, fits in by_layer.items() if worst_of(fits) == "stable"}
+    if stable:
+        steepest = max((fit for fits in stable.values() for fit in fits), key=_steepness)
+        yield _row(
+            check,
+            steepest,
+            f"{len(stable)} of {len(by_layer)} layers, {steepest.layer}",
+            others=sum(map(len, stable.values())) - 1,
+            blocks=blocks,
+        )
+
+
+def _row(
+    check: CoordinateCheck,
+    fit: CoordinateFit,
+    name: str,
+    *,
+    blocks: bool,
+    others: int = 0,
+) -> Row:
+    """Return the cells of one line.
+
+    Args:
+        check: the fit is of.
+        fit: that is shown.
+        name: in the first cell.
+        blocks: whether the screen knows Unicode.
+        others: judged fits that are less steep, and for which this one stands.
+    """
+    sizes = check.verdict.sizes
+    what = WORDS[fit.measure].format(tensor=_short(fit))
+    ends = [fit.values.get(size) for size in (sizes[0], sizes[-1])]
+    line = sparkline([(size, fit.values.get(size)) for size in sizes], blocks=blocks)
+    style = "" if fit.judged else "dim"
+    return (
+        Text(name),
+        Text(what, style=style),
+        Text(str(others + 1) if others else "", style="dim"),
+        *(Text(NOTHING if end is None else f"{end:.2g}", style=style) for end in ends),
+        Text(line, style=style),
+        Text(slope_in_words(fit), style=style),
+        _signed(fit, named=_is_named(check, fit)),
+    )
+
+
+def _short(fit: CoordinateFit) -> str:
+    """Return a tensor's name without its layer's."""
+    return (fit.tensor or "").removeprefix(f"{fit.layer}/")
+
+
+def _is_named(check: CoordinateCheck, fit: CoordinateFit) -> bool:
+    culprit = check.verdict.culprit
+    return culprit is not None and (fit.place, fit.measure) == (culprit.seen_at, culprit.measure)
+
+
+def _steepness(fit: CoordinateFit) -> float:
+    return abs(fit.slope or 0.0)
+
+
+def _signed(fit: CoordinateFit, *, named: bool) -> Text:
+    sign, colour = SIGNS[fit.verdict]
+    if not fit.judged:
+        return Text(fit.note.partition(":")[0] or f"({fit.verdict})", style="dim")
+    text = Text(f"{sign} {fit.verdict}", style=colour)
+    if fit.dropped:
+        text.append(f" without {', '.join(map(str, fit.dropped))}", style="dim")
+    return text.append(f" {CULPRIT}", style="bold red") if named else text

@@ -22,7 +22,11 @@ def inner_step(
     """
     (loss, _), gradients = jax.value_and_grad(task.loss, has_aux=True)(state.params, batch)
     updates, optimizer_state = optimizer.update(
-        gradients, state.optimizer_state, state.params, loss=loss
+        gradients,
+        state.optimizer_state,
+        state.params,
+        loss=loss,
+        obj_fn=lambda params: task.loss(params, batch)[0],  # second-order optimizers want it
     )
     params = optax.apply_updates(state.params, updates)
     return InnerState(params, optimizer_state, state.step + 1), loss

@@ -31,6 +31,14 @@ def fan_in_normal(key: PRNGKey, shape: tuple[int, ...], dtype=jnp.float32) -> Ar
     return shape[-2] ** -0.5 * jax.random.normal(key, shape, dtype)
 
 
+def inverse_fan_in_normal(key: PRNGKey, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+    """Draw N(0, 1/fan_in^2): a readout whose product is not divided by its fan-in.
+
+    "Extending muP" (A. Gupta et al., 2025), Table 2.
+    """
+    return jax.random.normal(key, shape, dtype) / shape[-2]
+
+
 def normal(std: float) -> Initializer:
     """Return the initializer N(0, std^2), the same at every width."""
     return jax.nn.initializers.normal(stddev=std)

@@ -65,6 +65,29 @@ class ParamRole:
     update_multiplier: float = 1.0
     """What the network asks its update to be multiplied by, beside the rule (depth scaling)."""
 
+    divided_by: int | None = None
+    """Of an input that does not grow with width (a readout's bias): what the network divides the
+    sum by that it is part of, 1 if by nothing. None: it grows."""
+
+    base_width: int = 1
+    """Its `width` in the network that multipliers are relative to; 1 if they are absolute."""
+
+    @property
+    def width(self) -> int:
+        """What its gradient is divided by as the network grows, under muP.
+
+        A feature is one of fan_out, and each has its share of the loss; a readout's share is the
+        factor by which its product is divided. Where the network has no such factor it is 1.
+        """
+        if self.kind is RoleKind.OUTPUT:
+            return self.fan_in if self.forward_multiplier else 1
+        return self.fan_out if self.divided_by is None else self.divided_by
+
+    @property
+    def widening(self) -> float:
+        """Its width over that of the base network."""
+        return self.width / self.base_width
+
     @property
     def layout(self) -> Layout:
         """What each axis is for."""

@@ -1,9 +1,17 @@
 """flax modules that carry the forward half of the Maximal Update Parametrization."""
 
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
 import flax.linen as nn
+from flax.typing import Initializer
 from jaxtyping import Array, Float
 
-from mulo_cli.mup.initializers import unit_normal, zeros
+from mulo_cli.errors import UsageError
+from mulo_cli.mup.initializers import inverse_fan_in_normal, unit_normal, zeros
+
+Parametrization: TypeAlias = Literal["sp", "mup", "spectral"]
+"""Standard; muP whose readout is divided by its fan-in; muP whose readout's update is."""
 
 
 class Readout(nn.Module):
@@ -27,3 +35,35 @@ class Readout(nn.Module):
         kernel_DxC = self.param("kernel", self.kernel_init, (fan_in, self.features))
         bias_C = self.param("bias", self.bias_init, (self.features,))
         return (x_BxD @ kernel_DxC + bias_C) / fan_in
+
+
+STARTS: Mapping[str, Mapping[str, Initializer]] = {
+    "mup": {"zeros": zeros, "normal": unit_normal},
+    "spectral": {"normal": inverse_fan_in_normal, "zeros": zeros},
+}
+"""How a readout may start, by parametrization; the first is its own."""
+
+
+def last_layer(
+    features: int, parametrization: Parametrization, start: str, standard: Initializer
+) -> nn.Module:
+    """Return the layer called `readout` of a network under a parametrization.
+
+    Args:
+        features: number of outputs `C`.
+        parametrization: of the network.
+        start: `zeros` or `normal`; empty is the parametrization's own. SP has but one.
+        standard: of the weights under SP.
+
+    Raises:
+        UsageError: there is no such start.
+    """
+    starts = STARTS.get(parametrization, {})
+    if start and start not in STARTS["mup"]:
+        raise UsageError(f"readout={start} is unknown", f"known are: {', '.join(STARTS['mup'])}")
+    if not starts:
+        return nn.Dense(features, kernel_init=standard, name="readout")
+    kernel_init = starts[start or next(iter(starts))]
+    if parametrization == "spectral":
+        return nn.Dense(features, kernel_init=kernel_init, name="readout")
+    return Readout(features, kernel_init=kernel_init, name="readout")

@@ -41,7 +41,7 @@ class Seen:
     forward: bool
 
 
-_fresh_trace = jax.make_user_context(None)
+fresh_trace = jax.make_user_context(None)
 """Part of the key of every trace cache: a function that was traced before is traced again."""
 
 
@@ -57,7 +57,7 @@ def watched_linen() -> Iterator[set[Seen]]:
             seen.update(_of_linen(module, _einsum_string(args, kwargs)))
         return result
 
-    with nn.intercept_methods(watch), _fresh_trace(object()):
+    with nn.intercept_methods(watch), fresh_trace(object()):
         yield seen
 
 

@@ -35,7 +35,13 @@ from mulo_cli.mup.layouts import (
     readings,
     told_apart,
 )
-from mulo_cli.mup.readouts import READOUT_FORMS, ReadoutForm, check_readouts, with_forms
+from mulo_cli.mup.readouts import (
+    READOUT_FORMS,
+    ReadoutForm,
+    check_readouts,
+    with_divisors,
+    with_forms,
+)
 from mulo_cli.mup.rules import is_scaled_output
 from mulo_cli.mup.sketches import Init, Sketch, Told, sketch, told_by_modules
 from mulo_cli.mup.stacks import stacks_of
@@ -106,9 +112,12 @@ def infer_roles(
     roles = {name: _role(leaf, said.get(name), layout) for name, leaf in leaves.items()}
     final = {name: role for name, role in said.items() if isinstance(role, ParamRole)}
     forward = {name: bool(of and of.forward) for name, of in told.items()}
-    roles = {**with_forms(roles, forward, readout), **final}
+    roles = with_divisors(
+        with_forms(roles, forward, readout), (small.shapes, large.shapes), forward
+    )
+    roles = {**roles, **final}
     if base is not None:
-        roles = _relative_to(roles, final, sketch(base), small, large)
+        roles = {**_relative_to(roles, forward, sketch(base), small, large), **final}
     to_check = {
         name: role for name, role in roles.items() if is_scaled_output(role) and name not in final
     }
@@ -313,14 +322,14 @@ def _sizes(leaf: Leaf, axis: int) -> tuple[int, int]:
 
 def _relative_to(
     roles: Mapping[str, ParamRole],
-    final: Mapping[str, ParamRole],
+    forward: Mapping[str, bool],
     base: Sketch,
     small: Sketch,
     large: Sketch,
 ) -> dict[str, ParamRole]:
-    """Return roles whose multipliers are relative to a base network's fan-ins."""
+    """Return roles whose multipliers are relative to a base network's fans."""
     _refuse_another_structure(base, large)
-    relative = {}
+    of_base = {}
     for name, role in roles.items():
         shapes = base.shapes[name], small.shapes[name], large.shapes[name]
         for axis, (of_base, narrow, wide) in enumerate(zip(*shapes, strict=True)):
@@ -330,6 +339,11 @@ def _relative_to(
                     f"{wide} in the others, at both widths",
                     "a base network differs in nothing but its width",
                 )
-        fan_in = size(base.shapes[name], role.in_axes)
-        relative[name] = role if name in final else dataclasses.replace(role, base_fan_in=fan_in)
-    return relative
+        of_base[name] = dataclasses.replace(
+            role, fan_in=size(shapes[0], role.in_axes), fan_out=size(shapes[0], role.out_axes)
+        )
+    of_base = with_divisors(of_base, (small.shapes, large.shapes), forward)
+    return {
+        name: dataclasses.replace(role, base_fan_in=one.fan_in, base_width=one.width)
+        for (name, role), one in zip(roles.items(), of_base.values(), strict=True)
+    }

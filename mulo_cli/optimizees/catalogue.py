@@ -18,7 +18,8 @@ class OptimizeeEntry:
     """One entry of the shelf.
 
     Attributes:
-        make: builds the flax module from `width`, `depth`, `num_classes`, `mup` and options.
+        make: builds the flax module from `width`, `depth`, `num_classes`, `parametrization` and
+            options.
         reads: what kind of data set it can be trained on.
         options: fields of the module that a user may set -> their type.
         usual_options: width -> values of options that depend on it.
@@ -32,31 +33,29 @@ class OptimizeeEntry:
     length: int = 0
 
 
+MULTIPLIERS = {"input_mult": float, "output_mult": float, "readout": str}
+"""Options of every network."""
+
+BLOCKS = {"heads": int, "ffn_multiple": int, "stacked": bool, "depth_power": float, **MULTIPLIERS}
+"""Options of every transformer."""
+
+LANGUAGE_MODEL = OptimizeeEntry(
+    TransformerLM,
+    reads="text",
+    options=BLOCKS,
+    usual_options=lambda width: {"heads": usual_heads(width)},
+    length=64,
+)
+
 OPTIMIZEES: Mapping[str, OptimizeeEntry] = {
-    "mlp": OptimizeeEntry(MLP, reads="images", options={"stacked": bool}),
+    "mlp": OptimizeeEntry(MLP, reads="images", options={"stacked": bool, **MULTIPLIERS}),
     "vit": OptimizeeEntry(
         ViT,
         reads="images",
-        options={
-            "heads": int,
-            "ffn_multiple": int,
-            "patch": int,
-            "pooling": str,
-            "stacked": bool,
-        },
+        options={**BLOCKS, "patch": int, "pooling": str},
         usual_options=lambda width: {"heads": usual_heads(width)},
     ),
-    "lm": OptimizeeEntry(
-        TransformerLM,
-        reads="text",
-        options={"heads": int, "ffn_multiple": int, "stacked": bool},
-        usual_options=lambda width: {"heads": usual_heads(width)},
-        length=64,
-    ),
-    "gpt": OptimizeeEntry(
-        GPT,
-        reads="text",
-        options={"heads": int, "depth_power": float, "stacked": bool},
-        length=256,
-    ),
+    "lm": LANGUAGE_MODEL,
+    "transformer-lm": LANGUAGE_MODEL,
+    "gpt": OptimizeeEntry(GPT, reads="text", options=BLOCKS, length=256),
 }

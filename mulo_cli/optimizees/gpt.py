@@ -6,17 +6,12 @@ across optimizers by spectral conditions (`docs/explanation/networks.md`): two h
 matrices here, and the readout is not tied to the embedding: under muP it starts at zero.
 """
 
-from collections.abc import Mapping
-
-from mulo_cli.errors import UsageError
 from mulo_cli.mup.initializers import normal, zeros
 from mulo_cli.optimizees.transformer import MUP, Scheme
 from mulo_cli.optimizees.transformer_lm import TransformerLM
 
 NANOGPT_STD = 0.02
 """nanoGPT draws every weight with this standard deviation, at every width."""
-
-DEPTH_POWERS = (0.0, 0.5, 1.0)
 
 
 def nanogpt_scheme(depth: int) -> Scheme:
@@ -35,39 +30,15 @@ def nanogpt_scheme(depth: int) -> Scheme:
 
 
 class GPT(TransformerLM):
-    """The language model with nanoGPT's initialisation under SP, and depth scaling as an option.
+    """The language model with two heads and, under SP, nanoGPT's initialisation.
 
     Attributes:
         heads: attention heads, a divisor of the width.
-        depth_power: alpha of depth scaling: each branch is multiplied by depth^-alpha; at 1/2 the
-            blocks' updates are, too (muP only). 0 is none.
     """
 
     heads: int = 2
-    depth_power: float = 0.0
 
     @property
     def scheme(self) -> Scheme:
         """How its parameters are drawn."""
         return MUP if self.mup else nanogpt_scheme(self.depth)
-
-    @property
-    def branch_multiplier(self) -> float:
-        """What each branch is multiplied by before it is added to the stream.
-
-        Raises:
-            UsageError: the paper has no depth scaling of this power.
-        """
-        if self.depth_power not in DEPTH_POWERS:
-            raise UsageError(
-                f"depth_power={self.depth_power:g} is unknown",
-                f"known are: {', '.join(f'{power:g}' for power in DEPTH_POWERS)}",
-            )
-        return self.depth**-self.depth_power
-
-    @property
-    def update_multipliers(self) -> Mapping[str, float]:
-        """Factors on the updates of some parts of the network, by name, beside muP's own."""
-        if self.mup and self.depth_power == 0.5:
-            return {"blocks": self.depth**-0.5}
-        return {}

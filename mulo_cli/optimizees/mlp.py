@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Float
 
 from mulo_cli.mup.initializers import truncated_fan_in, unit_normal, zeros
-from mulo_cli.mup.modules import Readout
+from mulo_cli.mup.modules import Parametrization, last_layer
 from mulo_cli.optimizees.stacking import repeat
 
 STACKED_FROM = 8
@@ -23,26 +23,31 @@ class MLP(nn.Module):
         width: units `D` of every hidden layer.
         depth: number of hidden layers.
         num_classes: number of outputs `C`.
-        mup: whether it is parametrized by muP (else SP: truncated normal weights, zero biases).
-        input_mult: multiplies the first pre-activation (muP only; 1 in every published muLO).
-        output_mult: multiplies the logits (muP only; 1 in every published muLO).
+        parametrization: under SP weights are truncated normal, biases zero.
+        readout: how the readout starts under muP, `zeros` or `normal`; empty: the usual way.
+        input_mult: multiplies the first pre-activation (1 in every published muLO); may be traced.
+        output_mult: multiplies the logits (1 in every published muLO); may be traced.
         stacked: whether hidden layers are kept in one array per leaf; None: in deep networks.
     """
 
     width: int
     depth: int
     num_classes: int
-    mup: bool = True
-    input_mult: float = 1.0
-    output_mult: float = 1.0
+    parametrization: Parametrization = "mup"
+    readout: str = ""
+    input_mult: float | Float[Array, ""] = 1.0
+    output_mult: float | Float[Array, ""] = 1.0
     stacked: bool | None = None
+
+    @property
+    def mup(self) -> bool:
+        """Whether it is parametrized by muP, in either form of the readout."""
+        return self.parametrization != "sp"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *shape"]) -> Float[Array, "B C"]:
         """Map a batch of inputs to logits."""
-        z_BxD = self._dense(self.width, "input")(x.reshape(x.shape[0], -1))
-        if self.mup:
-            z_BxD = self.input_mult * z_BxD
+        z_BxD = self.input_mult * self._dense(self.width, "input")(x.reshape(x.shape[0], -1))
         x_BxD = repeat(
             lambda name: self._dense(self.width, name),
             jax.nn.relu(z_BxD),
@@ -51,9 +56,10 @@ class MLP(nn.Module):
             stacked=self.depth >= STACKED_FROM if self.stacked is None else self.stacked,
             after=jax.nn.relu,
         )
-        if self.mup:
-            return self.output_mult * Readout(self.num_classes, name="readout")(x_BxD)
-        return self._dense(self.num_classes, "readout")(x_BxD)
+        readout = last_layer(
+            self.num_classes, self.parametrization, self.readout, standard=truncated_fan_in
+        )
+        return self.output_mult * readout(x_BxD)
 
     def _dense(self, features: int, name: str) -> nn.Dense:
         bias_init = unit_normal if self.mup else zeros

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.typing import Initializer
 from jaxtyping import Array, Float
 
@@ -105,17 +106,25 @@ class Attention(nn.Module):
             )
             return dense(x).reshape(*x.shape[:-1], self.heads, size)
 
-        mixed = jax.nn.dot_product_attention(
-            heads_of("query"),
-            heads_of("key"),
-            heads_of("value"),
-            scale=size**-self.scheme.attention_power,
-            is_causal=self.causal,
-        )
+        query, key, value = heads_of("query"), heads_of("key"), heads_of("value")
+        scale = size**-self.scheme.attention_power
+        mixed = jax.nn.dot_product_attention(query, key, value, scale=scale, is_causal=self.causal)
+        self.sow("intermediates", "scores", scale * _aligned(query, key))
         out = nn.Dense(
             width, kernel_init=self.scheme.projection, bias_init=self.scheme.bias, name="out"
         )
         return out(mixed.reshape(x.shape))
+
+
+def _aligned(query: Float[Array, "B L H d"], key: Float[Array, "B L H d"]) -> Array:
+    """Return what a position's query and key would score if they pointed the same way.
+
+    To be looked at, by coordinate checks; no training differentiates it. muP divides by the head
+    size because training aligns queries and keys; before that their products fall with it, whatever
+    they are divided by, and tell less than what they can become.
+    """
+    query, key = jax.lax.stop_gradient((query, key))
+    return jnp.linalg.norm(query, axis=-1) * jnp.linalg.norm(key, axis=-1)
 
 
 class Block(nn.Module):

@@ -5,6 +5,7 @@ Table 10. The papers do not tell the size of a patch; ours leaves about 8 by 8 o
 """
 
 import functools
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from jaxtyping import Array, Float
 
 from mulo_cli.errors import UsageError
 from mulo_cli.mup.initializers import zeros
-from mulo_cli.mup.modules import Readout
+from mulo_cli.mup.modules import Parametrization, last_layer
+from mulo_cli.optimizees.depth import block_multipliers, branch_multiplier
 from mulo_cli.optimizees.stacking import repeat
 from mulo_cli.optimizees.transformer import MUP, SP, Block
 
@@ -29,23 +31,42 @@ class ViT(nn.Module):
         width: features `D` of each patch.
         depth: number of blocks.
         num_classes: number of outputs `C`.
-        mup: whether it is parametrized by muP.
+        parametrization: of its weights, its attention and its readout.
         heads: attention heads, a divisor of the width.
         ffn_multiple: hidden units of each block's two-layer network, in widths.
         patch: side of a patch in pixels; 0 chooses one.
         pooling: `token`, a class token that starts at zero, or `mean` over patches.
         stacked: whether the parameters of all blocks are kept in one array per leaf.
+        depth_power: alpha of depth scaling: each branch is multiplied by depth^-alpha; at 1/2 the
+            blocks' updates are, too (under muP). 0 is none.
+        readout: how the readout starts under muP, `zeros` or `normal`; empty: the usual way.
+        input_mult: multiplies what the first block reads; may be traced.
+        output_mult: multiplies the logits; may be traced.
     """
 
     width: int
     depth: int
     num_classes: int
-    mup: bool = True
+    parametrization: Parametrization = "mup"
     heads: int = 1
     ffn_multiple: int = 4
     patch: int = 0
     pooling: str = "token"
     stacked: bool = True
+    depth_power: float = 0.0
+    readout: str = ""
+    input_mult: float | Float[Array, ""] = 1.0
+    output_mult: float | Float[Array, ""] = 1.0
+
+    @property
+    def mup(self) -> bool:
+        """Whether it is parametrized by muP, in either form of the readout."""
+        return self.parametrization != "sp"
+
+    @property
+    def update_multipliers(self) -> Mapping[str, float]:
+        """Factors on the updates of some parts of the network, by name, beside muP's own."""
+        return block_multipliers(self.depth, self.depth_power) if self.mup else {}
 
     @nn.compact
     def __call__(self, images: Float[Array, "B *shape"]) -> Float[Array, "B C"]:
@@ -67,19 +88,21 @@ class ViT(nn.Module):
             ffn_multiple=self.ffn_multiple,
             causal=False,
             scheme=scheme,
+            branch_multiplier=branch_multiplier(self.depth, self.depth_power),
         )
         x = repeat(
             lambda name: block(name=name),
-            x,
+            self.input_mult * x,
             self.depth,
             "blocks",
             stacked=self.stacked,
         )
         x = nn.LayerNorm(name="norm")(x)
         pooled = x[:, 0] if self.pooling == "token" else jnp.mean(x, axis=1)
-        if self.mup:
-            return Readout(self.num_classes, name="readout")(pooled)
-        return nn.Dense(self.num_classes, kernel_init=scheme.weight, name="readout")(pooled)
+        readout = last_layer(
+            self.num_classes, self.parametrization, self.readout, standard=scheme.weight
+        )
+        return self.output_mult * readout(pooled)
 
 
 def cut_into_patches(images: Float[Array, "B *shape"], patch: int) -> Float[Array, "B L P"]:

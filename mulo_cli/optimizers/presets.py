@@ -1,8 +1,8 @@
 """Published values: what the papers found best for their baselines on their tasks.
 
 muLO (B. Therien et al.), version 4 (2025), Tables 7 (muAdam) and 9 (AdamW): tuned at width 1024 and
-depth 3 over 1 000 steps; version 2 (2024), Table 5 (AdamW). Version 2's muAdam (Table 3) comes with
-multipliers of the network and is not among them.
+depth 3 over 1 000 steps; version 2 (2024), Tables 3 (muAdam, with multipliers of the network) and 5
+(AdamW).
 """
 
 from collections.abc import Mapping
@@ -35,6 +35,12 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
         "paper/imagenet32-mlp": _muadam(0.044173, 0.85, 0.999),
         "paper/imagenet64-mlp": _muadam(0.028289, 0.85, 0.99),
         "paper/cifar10-mlp": _muadam(0.1473, 0.9, 0.95),
+        "paper-v2/imagenet32-mlp": {
+            "learning_rate": 0.1,
+            "input_mult": 0.25,
+            "output_mult": 0.25,
+            "hidden_lr_mult": 4.0,
+        },
     },
     "sgd": {},
 }

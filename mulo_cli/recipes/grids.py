@@ -1,6 +1,7 @@
 """Grids of hyper-parameters: TOML files of lists, some of them in the library.
 
-A grid is the product of its lists; a single number is a list of one.
+A grid is the product of its lists; a single number is a list of one. The library's files are named
+`OPTIMIZER-GRID.toml`, or `GRID.toml` where one serves all optimizers.
 """
 
 import itertools
@@ -14,7 +15,13 @@ from typing import Any
 from mulo_cli.errors import RecipeError, shortened
 
 LIBRARY = Path(__file__).parent / "grids"
-LIBRARY_NAMES = ("paper", "small")
+
+SAME_AS = {"paper": "paper-widths", "paper-v2": "paper"}
+"""Where an optimizer has no file of a name, the one it has: the paper that is cited for AdamW and
+muAdam tuned no others, another one gives their learning rates; version 2 searched AdamW's values
+(Table 4) as version 4 did.
+"""
+
 MAX_CONFIGURATIONS = 100_000
 
 
@@ -41,19 +48,12 @@ class Grid:
 
 
 def load_grid(reference: str, optimizer: str) -> Grid:
-    """Read `paper` or `small`, which differ by optimizer, or a TOML file.
+    """Read a grid of the library, which may differ by optimizer, or a TOML file.
 
     Raises:
         RecipeError: unknown, unreadable, or not lists of numbers.
     """
-    path = Path(reference)
-    if reference in LIBRARY_NAMES:
-        path = LIBRARY / f"{optimizer}-{reference}.toml"
-    elif path.suffix != ".toml":
-        raise RecipeError(
-            f"unknown grid {reference!r}",
-            f"known are: {', '.join(LIBRARY_NAMES)}, or give the path of a TOML file",
-        )
+    path = _path(reference, optimizer)
     hint = "a grid is TOML like: learning_rate = [1e-3, 1e-2]"
     try:
         values = tomllib.loads(path.read_text("utf-8"))
@@ -69,6 +69,33 @@ def load_grid(reference: str, optimizer: str) -> Grid:
             f"from 1 to {MAX_CONFIGURATIONS} are possible",
         )
     return grid
+
+
+def known_grids(optimizer: str) -> tuple[str, ...]:
+    """Return the names of the library's grids for an optimizer."""
+    stems = {path.stem for path in LIBRARY.glob("*.toml")}
+    own = {stem.removeprefix(f"{optimizer}-") for stem in stems if stem.startswith(f"{optimizer}-")}
+    shared = {stem for stem in stems if "-" not in stem}
+    return tuple(sorted(own | shared | {name for name, same in SAME_AS.items() if same in own}))
+
+
+def _path(reference: str, optimizer: str) -> Path:
+    """Return the file that a user means.
+
+    Raises:
+        RecipeError: neither the library's nor a path.
+    """
+    known = known_grids(optimizer)
+    if reference in known:
+        names = (f"{optimizer}-{reference}", reference, f"{optimizer}-{SAME_AS.get(reference)}")
+        paths = [LIBRARY / f"{name}.toml" for name in names]
+        return next(path for path in paths if path.is_file())
+    if not reference.endswith(".toml"):
+        raise RecipeError(
+            f"unknown grid {reference!r}" + (f" for {optimizer}" if optimizer else ""),
+            f"known are: {', '.join(known)}, or give the path of a TOML file",
+        )
+    return Path(reference)
 
 
 def _numbers(name: str, given: Any, reference: str) -> tuple[float, ...]:

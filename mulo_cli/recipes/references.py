@@ -12,7 +12,7 @@ MAX_WIDTHS = 64
 EXAMPLES = {
     "--widths": "for example 128..8192 (doubling), 128..8192:x4 or 128,512,1024",
     "--at": "for example --at 100,300,1000",
-    "--depths": "for example --depths 2,4",
+    "--depths": "for example --depths 2..64 (doubling) or 2,4,8",
 }
 """Hints for numbers that cannot be read."""
 
@@ -32,6 +32,7 @@ class OptimizerReference:
         preset: name of published values that hold the others.
         schedule: of the learning rate.
         parametrization: of the networks it trains, where it is not to be the optimizer's own.
+        rule: name of its rule for muP, where it has several.
     """
 
     text: str
@@ -41,6 +42,7 @@ class OptimizerReference:
     preset: str | None = None
     schedule: str | None = None
     parametrization: str | None = None
+    rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def parse_named(text: str) -> NamedReference:
     return NamedReference(text, match["name"], options)
 
 
-WORDS = ("tuned", "preset", "schedule", "parametrization")
+WORDS = ("tuned", "preset", "schedule", "parametrization", "rule")
 """Keys whose value is a word; every other key is a hyper-parameter, with a number."""
 
 _SETTINGS = re.compile(r"(?P<name>.+?):(?P<settings>\s*\w*\s*=.*)", re.DOTALL)
@@ -131,32 +133,33 @@ def parse_steps(text: str, option: str) -> tuple[int, ...]:
     return tuple(sorted({_positive(part.strip(), text, option) for part in text.split(",")}))
 
 
-def parse_widths(text: str) -> tuple[int, ...]:
-    """Read `128,512,1024`, `128..8192` (doubling) or `128..8192:x4`.
+def parse_widths(text: str, option: str = "--widths") -> tuple[int, ...]:
+    """Read `128,512,1024`, `128..8192` (doubling) or `128..8192:x4`; depths are written alike.
 
     Raises:
         UsageError: not a number, not positive, an empty range, a factor below 2.
     """
     widths: list[int] = []
     for part in text.split(","):
-        widths += _parse_range(part.strip(), text)
+        widths += _parse_range(part.strip(), text, option)
     if len(widths) > MAX_WIDTHS:
-        raise UsageError(f"--widths {text!r} names {len(widths)} widths", f"at most {MAX_WIDTHS}")
+        named = f"{len(widths)} {option.removeprefix('--')}"
+        raise UsageError(f"{option} {text!r} names {named}", f"at most {MAX_WIDTHS}")
     return tuple(sorted(set(widths)))
 
 
-def _parse_range(part: str, text: str) -> list[int]:
+def _parse_range(part: str, text: str, option: str) -> list[int]:
     start_text, dots, rest = part.partition("..")
-    start = _positive(start_text, text)
+    start = _positive(start_text, text, option)
     if not dots:
         return [start]
     end_text, colon, factor_text = rest.partition(":")
-    end = _positive(end_text, text)
-    factor = _positive(factor_text.removeprefix("x"), text) if colon else 2
+    end = _positive(end_text, text, option)
+    factor = _positive(factor_text.removeprefix("x"), text, option) if colon else 2
     if end < start or factor < 2 or (colon and not factor_text.startswith("x")):
         raise UsageError(
-            f"--widths {shortened(text)} is not an ascending range",
-            EXAMPLES["--widths"],
+            f"{option} {shortened(text)} is not an ascending range",
+            EXAMPLES[option],
         )
     widths = [start]
     while widths[-1] * factor <= end:
@@ -164,7 +167,7 @@ def _parse_range(part: str, text: str) -> list[int]:
     return widths
 
 
-def _positive(digits: str, text: str, option: str = "--widths") -> int:
+def _positive(digits: str, text: str, option: str) -> int:
     if not _NUMBER.fullmatch(digits):
         raise UsageError(
             f"{option} {shortened(text)}: {shortened(digits)} is not a positive whole number",
@@ -191,6 +194,12 @@ class UserFunction:
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
+def is_user_function(text: str) -> bool:
+    """Say whether a text names a function of the user's own: `MODULE:FUNCTION`, no `key=value`."""
+    module, colon, name = text.partition(":")
+    return bool(colon and _DOTTED.fullmatch(module) and _DOTTED.fullmatch(name))
+
+
 def parse_user_function(text: str) -> UserFunction:
     """Read `MODULE:FUNCTION`, as in `models.transformer:network`.
 
@@ -198,7 +207,7 @@ def parse_user_function(text: str) -> UserFunction:
         UsageError: it is something else.
     """
     module, _, name = text.partition(":")
-    if not _DOTTED.fullmatch(module) or not _DOTTED.fullmatch(name):
+    if not is_user_function(text):
         raise UsageError(
             f"{shortened(text)} is not MODULE:FUNCTION",
             "for example models.transformer:network for the function network in the file "

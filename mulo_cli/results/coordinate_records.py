@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from mulo_cli.results.records import identity_hash
+from mulo_cli.results.store import RecordKind
+
 Numbers: TypeAlias = tuple[float | None, ...]
 """One number per step; null where it is not finite."""
 
@@ -16,13 +19,16 @@ Numbers: TypeAlias = tuple[float | None, ...]
 class LayerTrace:
     """What one layer put out on the probe batch, over a training of `T` steps.
 
-    A layer is a module of flax that was called, a value that a module sowed (attention scores), or
-    the logits. Means are over examples and coordinates.
+    A layer is a module of flax that was called, a value that a module sowed, or the logits. Means
+    are over examples and coordinates. Our attention sows `scores`: not those of this batch, which
+    fall with the head size until training has aligned queries and keys, but what these would score
+    if they were aligned.
 
     Attributes:
         sown: whether a module showed this value, which is no module's output.
         reads: root mean square of what the module was called with, before training; null where
-            that is not an array of floating-point numbers.
+            that is not an array of floating-point numbers. Of the logits: of the readout, which is
+            not listed beside them.
         mean: mean output, before training and after each step (`T + 1` numbers).
         size: mean absolute output (L1), before training and after each step (`T + 1` numbers).
         change_std: standard deviation of the change of the output since the start (`T` numbers).
@@ -53,7 +59,9 @@ class TensorTrace:
       fan_in^1/2, because a random matrix adds that much less than an aligned one.
 
     Attributes:
-        layer: name of the layer it belongs to: its path without its own name.
+        layer: name of the layer it belongs to: its path without its own name; a tensor that
+            stands alone is a layer of its name. The readout's is not among the layers that are
+            listed: its output is the logits.
         kind: what it is to muP.
         vector: whether it has no input axes (bias, gain, shift).
         fan_in, fan_out: as in its role.
@@ -95,6 +103,7 @@ class CoordinateIdentity:
         task: name of the network.
         dataset: name of the data set.
         real: whether the data set is real data.
+        depth: of the network; 0 where the user's function was not told any.
         seed: of the initialisation, the order of the data and the probe batch.
         steps: length `T` of the training.
         data: digest of the data, where its name does not tell it.
@@ -134,3 +143,17 @@ class CoordinateRecord(CoordinateIdentity):
     layers: Mapping[str, LayerTrace] = field(default_factory=dict)
     tensors: Mapping[str, TensorTrace] = field(default_factory=dict)
     kind: Literal["coordinate"] = "coordinate"
+
+
+COORDINATE_RECORDS = RecordKind(
+    record=CoordinateRecord,
+    kind="coordinate",
+    noun="a record of a coordinate check",
+    written_by="`mulo coord-check` into its folder",
+    again="--fresh measures again",
+)
+
+
+def coordinate_hash(identity: CoordinateIdentity) -> str:
+    """Return the SHA-256 (hex) of an identity; a record has the hash of its identity."""
+    return identity_hash(identity, CoordinateIdentity)

@@ -1,106 +1,61 @@
-"""What a coordinate check measured, and what follows: slopes against width, intervals, verdicts.
+"""The verdict of a coordinate check: does it pass, and if not, what comes first and why.
 
 G. Yang et al., "Tensor Programs V" (2022), on verifying muP by coordinate checks; muLO (B. Therien
-et al., 2025), section 5.2.2, Figures 2 and 10 to 12. The papers judge by eye; the rule is ours.
+et al., 2025), section 5.2.2, Figures 2 and 10 to 12; on tensors, G. Yang, J. Simon and
+J. Bernstein, "A spectral condition for feature learning" (2023). Naming a culprit is ours.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import numpy as np
-from scipy.special import stdtrit
+from mulo_cli.results.coordinate_culprits import Culprit, culprit_of, first_fault
+from mulo_cli.results.coordinate_diagnosis import CONSTANT_FACTORS, diagnosis
+from mulo_cli.results.coordinate_evidence import (
+    LOGITS,
+    Evidence,
+    Judged,
+    Table,
+    collected,
+    tabulated,
+)
+from mulo_cli.results.coordinate_fits import Axis, CoordinateFit, Verdict, fit_power
+from mulo_cli.results.coordinate_records import CoordinateRecord
 
-TOLERANCE = 0.1
-"""A slope within +-0.1 is stable: over a factor of 128 in width, a factor of 1.6 at most."""
+Judgement: TypeAlias = Literal["pass", "fail", "not enough data"]
 
-CONFIDENCE = 0.95
-"""Of the interval of a slope."""
+SEVERITY: tuple[Verdict, ...] = ("diverged", "grows", "vanishes", "not enough data", "stable")
+"""The worst verdict first."""
 
-MIN_SEEDS = 3
-"""With two, the quantile of Student's t is 12.7 and no interval says anything."""
-
-MIN_WIDTHS = 3
-"""A line through two points always fits."""
-
-Verdict: TypeAlias = Literal["stable", "grows", "vanishes", "diverged", "not enough data"]
-
-
-@dataclass(frozen=True)
-class CoordinateRecord:
-    """How far training moved the layers of one network.
-
-    Attributes:
-        optimizer: as the user named it.
-        settings: what that stood for.
-        parametrization: of the network.
-        recipe_digest: of the recipe that a learned optimizer was meta-trained with, else null.
-        task: name of the network.
-        real: whether the data set is real data.
-        seed: of the initialisation, the order of the data and the probe batch.
-        steps: length of the training.
-        change: layer, in the network's order, the logits last -> for each step, the standard
-            deviation over examples and coordinates of (pre-activations after the step minus those
-            at the start) on the probe batch; null where it is not finite.
-    """
-
-    optimizer: str
-    settings: Mapping[str, float | str]
-    parametrization: str
-    recipe_digest: str | None
-    task: str
-    dataset: str
-    real: bool
-    width: int
-    depth: int
-    batch_size: int
-    seed: int
-    steps: int
-    code_version: str
-    change: Mapping[str, tuple[float, ...]]
-    kind: Literal["coordinate"] = "coordinate"
-
-
-@dataclass(frozen=True)
-class CoordinateFit:
-    """How the change of one layer depends on width: std of change ~ width^slope.
-
-    Attributes:
-        optimizer: as the user named it.
-        parametrization: of the networks.
-        layer: name of the layer.
-        steps: those that count: the layer has moved by then at every width, with every seed.
-        change: width -> geometric mean over these steps and over seeds.
-        slopes: one per seed; none without steps, with too few widths, or where it diverged.
-        slope: their mean.
-        low, high: ends of its 95 % interval (Student's t over seeds).
-        slope_at: step -> mean slope over seeds of that step alone.
-        verdict: see `verdict_of`.
-    """
-
-    optimizer: str
-    parametrization: str
-    layer: str
-    steps: tuple[int, ...]
-    change: Mapping[int, float]
-    slopes: tuple[float, ...]
-    slope: float | None
-    low: float | None
-    high: float | None
-    slope_at: Mapping[int, float]
-    verdict: Verdict
-    kind: Literal["coordinate-fit"] = "coordinate-fit"
+MOST_NAMED = 4
+"""Names in a note."""
 
 
 @dataclass(frozen=True)
 class CoordinateVerdict:
-    """What is said of one optimizer: it passes if every layer is stable."""
+    """What is said of one optimizer: it passes if all that is judged is stable.
+
+    Attributes:
+        optimizer: as the user named it.
+        parametrization: of the networks.
+        axis: what the sizes are.
+        sizes: that were compared.
+        verdict: "fail" if anything grows, vanishes or diverges.
+        layers: name -> the worst verdict of what belongs to it.
+        culprit: what comes first among what fails; null if nothing does.
+        diagnosis: a sentence about it; empty if nothing fails.
+        notes: what else should be known.
+    """
 
     optimizer: str
     parametrization: str
-    verdict: Literal["pass", "fail"]
+    axis: Axis
+    sizes: tuple[int, ...]
+    verdict: Judgement
     layers: Mapping[str, Verdict]
+    culprit: Culprit | None
+    diagnosis: str
+    notes: tuple[str, ...]
     kind: Literal["coordinate-verdict"] = "coordinate-verdict"
 
 
@@ -109,9 +64,9 @@ class CoordinateCheck:
     """The whole check of one optimizer.
 
     Attributes:
-        records: one per width and seed.
-        fits: one per layer.
-        verdict: of all layers together.
+        records: one per size and seed.
+        fits: of every measure, in forward order.
+        verdict: of all that is judged.
     """
 
     records: tuple[CoordinateRecord, ...]
@@ -120,108 +75,102 @@ class CoordinateCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether every layer is stable."""
+        """Whether all that is judged is stable."""
         return self.verdict.verdict == "pass"
 
 
-def check_coordinates(records: Sequence[CoordinateRecord]) -> CoordinateCheck:
-    """Fit every layer and judge.
+def check_coordinates(
+    records: Sequence[CoordinateRecord], notes: Sequence[str] = ()
+) -> CoordinateCheck:
+    """Fit everything and judge.
 
     Args:
-        records: of one optimizer, each seed at each width, in any order.
+        records: of one optimizer, in any order; the sizes are depths if these differ, else widths.
+            Seeds that not every size has do not count; one at least every size has.
+        notes: that the verdict is to bear.
     """
-    fits = tuple(fit_layer(records, layer) for layer in records[0].change)
+    table = tabulated(records)
+    fits = tuple(_fitted(table, evidence) for evidence in collected(table))
+    fault = first_fault(fits)
+    culprit = fault and culprit_of(fault, fits)
+    layers: dict[str, Verdict] = {
+        layer: worst_of(judged)
+        for layer in dict.fromkeys(fit.layer for fit in fits)
+        if (judged := [fit for fit in fits if fit.judged and fit.layer == layer])
+    }
     verdict = CoordinateVerdict(
-        optimizer=records[0].optimizer,
-        parametrization=records[0].parametrization,
-        verdict="pass" if all(fit.verdict == "stable" for fit in fits) else "fail",
-        layers={fit.layer: fit.verdict for fit in fits},
+        optimizer=table.first.optimizer,
+        parametrization=table.first.parametrization,
+        axis=table.axis,
+        sizes=table.sizes,
+        verdict=_judgement([fit for fit in fits if fit.judged]),
+        layers=layers,
+        culprit=culprit,
+        diagnosis=diagnosis(culprit, fits, table) if culprit else "",
+        notes=(*notes, *_notes(table, fits)),
     )
     return CoordinateCheck(tuple(records), fits, verdict)
 
 
-def fit_layer(records: Sequence[CoordinateRecord], layer: str) -> CoordinateFit:
-    """Fit log(change) = slope x log(width) + constant for each seed.
+def worst_of(fits: Iterable[CoordinateFit]) -> Verdict:
+    """Return the worst verdict among fits; there is at least one."""
+    found = {fit.verdict for fit in fits}
+    return next(verdict for verdict in SEVERITY if verdict in found)
 
-    The changes of all steps are combined by their geometric mean, which is the mean of the slopes
-    of single steps: each step has the same say, whether its changes are large or small, and the
-    noise of single batches averages out. A step at which some network has not moved at all (under
-    muP, hidden layers at the first step, for the readout starts at zero) says nothing about powers
-    of the width and is left out for all of them, lest widths be compared at different steps.
-    """
-    widths = sorted({record.width for record in records})
-    change_WxSxT = _changes(records, layer, widths)
-    counted = np.flatnonzero((change_WxSxT != 0.0).all(axis=(0, 1)))
-    steps = tuple(int(step) + 1 for step in counted)
-    log_WxSxT = np.log(change_WxSxT[:, :, counted])
-    diverged = not np.isfinite(change_WxSxT).all()
-    fitted = not diverged and len(widths) >= MIN_WIDTHS
-    slopes_SxT = _slopes(widths, log_WxSxT) if fitted else np.zeros((0, counted.size))
-    slopes = tuple(float(of_seed.mean()) for of_seed in slopes_SxT if of_seed.size)
-    interval = confidence_interval(slopes)
+
+def _fitted(table: Table, evidence: Evidence) -> CoordinateFit:
+    power = fit_power(table.sizes, evidence.values, evidence.steps, evidence.most_steps)
+    counts: dict[Judged, bool] = {
+        "always": True,
+        "failing": power.verdict in ("grows", "vanishes", "diverged"),
+        "growing": power.verdict in ("grows", "diverged"),
+        "never": False,
+    }
     return CoordinateFit(
-        optimizer=records[0].optimizer,
-        parametrization=records[0].parametrization,
-        layer=layer,
-        steps=steps,
-        change=_geometric_means(widths, log_WxSxT),
-        slopes=slopes,
-        slope=sum(slopes) / len(slopes) if slopes else None,
-        low=interval[0] if interval else None,
-        high=interval[1] if interval else None,
-        slope_at={
-            step: float(of_step.mean())
-            for step, of_step in zip(steps, slopes_SxT.T, strict=True)
-            if of_step.size
-        },
-        verdict="diverged" if diverged else verdict_of(interval),
+        **vars(power),
+        optimizer=table.first.optimizer,
+        parametrization=table.first.parametrization,
+        axis=table.axis,
+        layer=evidence.layer,
+        tensor=evidence.tensor,
+        measure=evidence.measure,
+        judged=counts[evidence.judged],
+        own=evidence.own,
+        note=evidence.note,
     )
 
 
-def confidence_interval(slopes: Sequence[float]) -> tuple[float, float] | None:
-    """Return mean -+ t s / sqrt(n) over seeds, None with fewer than three."""
-    n = len(slopes)
-    if n < MIN_SEEDS:
-        return None
-    mean = float(np.mean(slopes))
-    quantile = float(stdtrit(n - 1, (1.0 + CONFIDENCE) / 2.0))
-    half = quantile * float(np.std(slopes, ddof=1)) / math.sqrt(n)
-    return mean - half, mean + half
+def _judgement(judged: Sequence[CoordinateFit]) -> Judgement:
+    """Judge all that counts: a network whose logits never move has shown nothing."""
+    if any(fit.failed for fit in judged):
+        return "fail"
+    of_logits = any(fit.layer == LOGITS for fit in judged)
+    if of_logits and all(fit.verdict == "stable" for fit in judged):
+        return "pass"
+    return "not enough data"
 
 
-def verdict_of(interval: tuple[float, float] | None) -> Verdict:
-    """Judge a slope by its interval.
-
-    Stable if all of it lies within +-0.1, grows or vanishes if all of it lies beyond; if it
-    contains one of the borders, the data do not tell.
-    """
-    if interval is None:
-        return "not enough data"
-    low, high = interval
-    if low >= -TOLERANCE and high <= TOLERANCE:
-        return "stable"
-    if low > TOLERANCE:
-        return "grows"
-    return "vanishes" if high < -TOLERANCE else "not enough data"
-
-
-def _changes(records: Sequence[CoordinateRecord], layer: str, widths: Sequence[int]) -> np.ndarray:
-    """Return the changes of a layer as an array of widths x seeds x steps."""
-    by_place = {(record.width, record.seed): record.change[layer] for record in records}
-    seeds = sorted({record.seed for record in records})
-    return np.array([[by_place[width, seed] for seed in seeds] for width in widths], np.float64)
+def _notes(table: Table, fits: Sequence[CoordinateFit]) -> list[str]:
+    """Say what was dropped, what does not count, and what no check can see."""
+    notes = []
+    dropped: dict[tuple[int, ...], list[str]] = {}
+    for fit in fits:
+        if fit.judged and fit.dropped:
+            dropped.setdefault(fit.dropped, []).append(f"{fit.measure} of {fit.place}")
+    for sizes, places in dropped.items():
+        told = f"{table.axis} {' and '.join(map(str, sizes))}"
+        notes.append(f"stable only without {told}: {_few(places)}")
+    aside: dict[str, list[str]] = {}
+    for fit in fits:
+        if fit.note:
+            aside.setdefault(fit.note, []).append(fit.place)
+    notes += [f"{note}: {_few(list(dict.fromkeys(places)))}" for note, places in aside.items()]
+    if table.left_out:
+        notes.append(f"not in every network, left out: {_few(table.left_out)}")
+    return [*notes, CONSTANT_FACTORS.format(axis=table.axis)]
 
 
-def _slopes(widths: Sequence[int], log_WxSxT: np.ndarray) -> np.ndarray:
-    """Return least-squares slopes against log(width), seeds x steps."""
-    x_W = np.log(np.array(widths, np.float64))
-    x_W = x_W - x_W.mean()
-    return np.einsum("w,wst->st", x_W, log_WxSxT) / (x_W @ x_W)
-
-
-def _geometric_means(widths: Sequence[int], log_WxSxT: np.ndarray) -> dict[int, float]:
-    """Return width -> mean over seeds and steps; nothing where there is nothing to average."""
-    if not log_WxSxT.size:
-        return {}
-    means = np.exp(log_WxSxT.mean(axis=(1, 2)))
-    return dict(zip(widths, map(float, means), strict=True))
+def _few(names: Sequence[str]) -> str:
+    """Return some names, and how many more there are."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -4,18 +4,21 @@ import math
 import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mulo_cli.errors import UsageError
-from mulo_cli.results.coordinates import CoordinateCheck, CoordinateFit
+from mulo_cli.results.coordinate_evidence import Table, tabulated
+from mulo_cli.results.coordinate_fits import CoordinateFit, LayerMeasure
+from mulo_cli.results.coordinates import CoordinateCheck
 from mulo_cli.results.store import not_writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 SUFFIXES = (".png", ".svg")
 """Kinds of pictures."""
@@ -25,6 +28,9 @@ PANEL = (2.9, 2.4)
 
 MOST_IN_LINE = 8
 """Panels side by side; a deep network's layers go on in the next line."""
+
+MOST_PANELS = 16
+"""Of one optimizer; of deeper networks some layers stand for all."""
 
 MARGIN = 1.3
 """Inches beside the panels, for the legend."""
@@ -45,6 +51,20 @@ LOG_TICKS = (1.0, 2.0, 5.0)
 
 NAME_LINE = 24
 """Characters of an optimizer's name in one line."""
+
+TITLE_INCHES = 0.09
+"""Of one character of what stands above an optimizer's panels, roughly."""
+
+FAILED = "#b00020"
+"""Colour of what a check names; a sign stands beside it."""
+
+MEASURES: dict[LayerMeasure, str] = {
+    "change_std": "std of change",
+    "change_l1": "mean |change|",
+    "size": "mean |output|",
+    "mean": "mean output\nrelative to step 1",
+}
+"""What a picture can show of layers, and what the axis says."""
 
 
 def prepare_plot(path: Path) -> None:
@@ -76,20 +96,24 @@ def prepare_plot(path: Path) -> None:
         raise not_writable(path, error) from error
 
 
-def plot_coordinates(checks: Sequence[CoordinateCheck], path: Path) -> None:
-    """Draw the change of every layer over training, as in muLO, Figures 2 and 10 to 12.
+def plot_coordinates(
+    checks: Sequence[CoordinateCheck], path: Path, measure: LayerMeasure = "change_std"
+) -> None:
+    """Draw what layers do over training: a row per optimizer, a panel per layer, a line per size.
 
-    One row per optimizer (several where there are many layers), one panel per layer; each line is
-    one width, the geometric mean over seeds.
+    As in muLO, Figures 2 and 10 to 12 (standard deviation of the change), and S. Gupta et al. on
+    spectral muP, Figures 2 to 7 (mean relative to step 1); each line is the mean over seeds,
+    geometric where numbers are positive.
 
     Args:
-        checks: of the same layers.
+        checks: of the same network and the same sizes.
         path: ends in one of `SUFFIXES`.
+        measure: one of `MEASURES`.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    save_figure(draw_coordinates(checks), path)
+    save_figure(draw_coordinates(checks, measure), path)
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
@@ -116,67 +140,130 @@ def width_colours(number: int) -> list[tuple[float, float, float, float]]:
     return [colormaps["viridis_r"](float(shade)) for shade in shades]
 
 
-def draw_coordinates(checks: Sequence[CoordinateCheck]) -> "Figure":
+def draw_coordinates(
+    checks: Sequence[CoordinateCheck], measure: LayerMeasure = "change_std"
+) -> "Figure":
     """Return the picture of `plot_coordinates`; no state of matplotlib's is touched."""
     from matplotlib.figure import Figure
 
-    layers = len(checks[0].fits)
-    lines = -(-layers // MOST_IN_LINE)
-    columns = -(-layers // lines)
+    rows = [_Row(check, tabulated(check.records), measure) for check in checks]
+    layers = drawn_layers(checks, rows[0].table)
+    lines = -(-len(layers) // MOST_IN_LINE)
+    columns = -(-len(layers) // lines)
     size = (PANEL[0] * columns + MARGIN, PANEL[1] * lines * len(checks))
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(lines * len(checks), columns, squeeze=False, sharex=True)
-    for number, check in enumerate(checks):
-        block = grid[number * lines : (number + 1) * lines]
-        for panel, fit in zip(block.flat, check.fits, strict=False):
-            _draw_layer(panel, check, fit)
-        for panel in block.flat[layers:]:
-            panel.remove()
-        name = f"{check.verdict.optimizer} ({check.verdict.parametrization})"
-        for line in block:
-            line[0].set_ylabel(
-                f"{textwrap.fill(name, NAME_LINE)}\n\nstd of change", fontsize="small"
-            )
-    for panel in grid[-1]:
-        panel.set_xlabel("step")
-    handles, names = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, title="width", loc="outside right upper", frameon=False)
+    parts = figure.subfigures(len(checks), 1, squeeze=False)[:, 0]
+    for row, part in zip(rows, parts, strict=True):
+        _draw_check(part, row, layers, lines, columns, size[0])
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    axis = rows[0].table.axis
+    figure.legend(handles, names, title=axis, loc="outside right upper", frameon=False)
     return figure
 
 
-def _draw_layer(panel: "Axes", check: CoordinateCheck, fit: CoordinateFit) -> None:
+@dataclass(frozen=True)
+class _Row:
+    """What one row of panels shows."""
+
+    check: CoordinateCheck
+    table: Table
+    measure: LayerMeasure
+
+    def fit(self, layer: str) -> CoordinateFit | None:
+        for fit in self.check.fits:
+            if (fit.layer, fit.tensor, fit.measure) == (layer, None, self.measure):
+                return fit
+        return None
+
+    def names(self, layer: str) -> bool:
+        """Whether this is the layer that the check names."""
+        culprit = self.check.verdict.culprit
+        return culprit is not None and layer in (culprit.layer, culprit.seen_at)
+
+
+def drawn_layers(checks: Sequence[CoordinateCheck], table: Table) -> list[str]:
+    """Return the layers that get a panel: of deep networks the first, the last, what is named.
+
+    Args:
+        checks: of one network.
+        table: of the records of one of them.
+    """
+    layers = [layer for layer in table.order if layer in table.first.layers]
+    if len(layers) <= MOST_PANELS:
+        return layers
+    culprits = [check.verdict.culprit for check in checks if check.verdict.culprit]
+    named = {name for one in culprits for name in (one.layer, one.seen_at)} & set(layers)
+    free = MOST_PANELS - len(named)
+    spread = {layers[round(n * (len(layers) - 1) / (free - 1))] for n in range(free)}
+    return [layer for layer in layers if layer in named | spread]
+
+
+def _draw_check(
+    part: "SubFigure", row: _Row, layers: Sequence[str], lines: int, columns: int, inches: float
+) -> None:
+    """Draw one row of panels, and above it what the check says."""
+    grid = part.subplots(lines, columns, squeeze=False, sharex=True)
+    for panel, layer in zip(grid.flat, layers, strict=False):
+        _draw_layer(panel, row, layer)
+    for panel in grid.flat[len(layers) :]:
+        panel.remove()
+    for line in grid:
+        line[0].set_ylabel(MEASURES[row.measure], fontsize="small")
+    for column in range(columns):
+        last = max(n for n in range(lines) if n * columns + column < len(layers))
+        grid[last][column].set_xlabel("step")
+        grid[last][column].tick_params(labelbottom=True)
+    verdict = row.check.verdict
+    told = f"{verdict.optimizer} ({verdict.parametrization}): {verdict.verdict}"
+    if verdict.culprit is not None:
+        told += f" · {verdict.culprit.layer}: {verdict.diagnosis}"
+    part.suptitle(
+        textwrap.fill(told, int(inches / TITLE_INCHES)), x=0.01, ha="left", fontsize="medium"
+    )
+
+
+def _draw_layer(panel: "Axes", row: _Row, layer: str) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    widths = sorted({record.width for record in check.records})
-    for width, colour in zip(widths, width_colours(len(widths)), strict=True):
-        curve = _mean_curve(check, fit.layer, width)
-        steps = np.arange(1, len(curve) + 1)
-        panel.plot(steps, curve, color=colour, label=str(width), lw=1.4)
-    if _span(check, fit.layer) > LOG_SPAN:
+    curves = {size: mean_curve(row.table, layer, size, row.measure) for size in row.table.sizes}
+    first = 0 if row.measure == "size" else 1
+    for (size, curve), colour in zip(curves.items(), width_colours(len(curves)), strict=True):
+        steps = np.arange(first, first + len(curve))
+        panel.plot(steps, curve, color=colour, label=str(size), lw=1.4)
+    known = np.concatenate(list(curves.values()))
+    known = known[np.isfinite(known)]
+    if known.size and known.min() > 0.0 and known.max() / known.min() > LOG_SPAN:
         panel.set_yscale("log")
         panel.yaxis.set_major_locator(LogLocator(subs=LOG_TICKS))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.yaxis.set_minor_formatter(NullFormatter())
-    else:
+    elif row.measure != "mean":
         panel.set_ylim(bottom=0.0)
     panel.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    panel.set_title(f"{fit.layer}\n{_judged(fit)}", fontsize="small")
+    fit, named = row.fit(layer), row.names(layer)
+    panel.set_title(
+        f"{layer}{' ◀' if named else ''}" + (f"\n{_judged(fit)}" if fit else ""),
+        fontsize="small",
+        color=FAILED if named else "black",
+    )
 
 
-def _mean_curve(check: CoordinateCheck, layer: str, width: int) -> np.ndarray:
-    """Return the geometric mean over seeds at each step; a gap where a layer has not moved."""
-    curves = np.array([r.change[layer] for r in check.records if r.width == width], np.float64)
-    moved = np.where((curves > 0.0) & np.isfinite(curves), curves, np.nan)
-    return np.exp(np.log(moved).mean(axis=0))
+def mean_curve(table: Table, layer: str, size: int, measure: LayerMeasure) -> np.ndarray:
+    """Return the mean over seeds at each step; a gap where there is none.
 
-
-def _span(check: CoordinateCheck, layer: str) -> float:
-    """Return the largest change of a layer divided by its smallest."""
-    values = [c for r in check.records for c in r.change[layer] if c > 0.0 and math.isfinite(c)]
-    return max(values) / min(values) if values else 1.0
+    Means relative to step 1 have signs; all else is positive, and a layer that has not moved has
+    no logarithm.
+    """
+    traces = [table.records[size, seed].layers[layer] for seed in table.seeds]
+    curves = np.array([getattr(trace, measure) for trace in traces], np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if measure == "mean":
+            return (curves[:, 1:] / curves[:, 1:2]).mean(axis=0)
+        moved = np.where((curves > 0.0) & np.isfinite(curves), curves, np.nan)
+        return np.exp(np.log(moved).mean(axis=0))
 
 
 def _judged(fit: CoordinateFit) -> str:
-    if fit.slope is None or fit.high is None:
+    if fit.slope is None or fit.high is None or not math.isfinite(fit.slope):
         return fit.verdict
     return f"slope {fit.slope:+.2f} ± {fit.high - fit.slope:.2f}: {fit.verdict}"

@@ -168,9 +168,20 @@ def content_hash(identity: EvaluationIdentity) -> str:
 
     The place in a suite is no part of it: a training is the same wherever it counts.
     """
-    place = {field.name for field in dataclasses.fields(SuitePlace)}
-    fields = {field.name for field in dataclasses.fields(EvaluationIdentity)} - place
-    values = {name: getattr(identity, name) for name in fields}
+    return identity_hash(identity, EvaluationIdentity, SuitePlace)
+
+
+def identity_hash(record: Any, identity: type, aside: type | None = None) -> str:
+    """Return the SHA-256 (hex) of those fields of a record that are its identity.
+
+    Args:
+        record: an identity, or a record that has one.
+        identity: dataclass of the identity.
+        aside: dataclass of fields that do not count.
+    """
+    ignored = {field.name for field in dataclasses.fields(aside)} if aside else set()
+    names = {field.name for field in dataclasses.fields(identity)} - ignored
+    values = {name: getattr(record, name) for name in names}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

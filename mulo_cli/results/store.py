@@ -1,18 +1,48 @@
 """JSON lines on disk: one record a line, appended as soon as it is finished."""
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from mulo_cli.errors import DataError, OutputError, shortened
 from mulo_cli.results.records import EvaluationRow, to_plain
 
-_ROW = TypeAdapter(EvaluationRow)
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class RecordKind(Generic[Record]):
+    """A kind of records that are read back.
+
+    Attributes:
+        record: its class.
+        kind: what `kind` says in a line.
+        noun: what a line of it is called, with its article.
+        written_by: the command that writes it, and how.
+        again: what to do where a record is damaged.
+    """
+
+    record: type[Record]
+    kind: str
+    noun: str
+    written_by: str
+    again: str
+
+
+EVALUATION_ROWS = RecordKind(
+    record=EvaluationRow,
+    kind="evaluation",
+    noun="an evaluation row",
+    written_by="`mulo evaluate` in a pipe or with --output",
+    again="evaluate again",
+)
 
 
 def to_line(record: Any) -> str:
@@ -50,6 +80,20 @@ def read_rows(lines: Iterable[str], source: str) -> Iterator[EvaluationRow]:
     Raises:
         DataError: a line that is broken or is something else; the message has its number.
     """
+    return read_records(lines, source, EVALUATION_ROWS)
+
+
+def read_records(lines: Iterable[str], source: str, of: RecordKind[Record]) -> Iterator[Record]:
+    """Yield records of one kind; empty lines do not count.
+
+    Args:
+        lines: of JSON.
+        source: what an error calls the place they come from.
+        of: what they are to be.
+
+    Raises:
+        DataError: a line that is broken or is something else; the message has its number.
+    """
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -59,23 +103,26 @@ def read_rows(lines: Iterable[str], source: str) -> Iterator[EvaluationRow]:
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{where} is not JSON: {error}",
-                "rows are what `mulo evaluate` writes in a pipe or with --output; delete the line "
-                "if it was cut off",
+                f"lines here are written by {of.written_by}; delete the line if it was cut off",
             ) from error
-        if not isinstance(plain, dict) or plain.get("kind") != "evaluation":
+        if not isinstance(plain, dict) or plain.get("kind") != of.kind:
             raise DataError(
-                f"{where} is not an evaluation row: {shortened(line.strip())}",
-                "give only what `mulo evaluate` wrote",
+                f"{where} is not {of.noun}: {shortened(line.strip())}",
+                f"give only what is written by {of.written_by}",
             )
         try:
-            yield _ROW.validate_python(plain)
+            yield _adapter(of.record).validate_python(plain)
         except ValidationError as error:
             first = error.errors()[0]
             what = f"{'.'.join(map(str, first['loc']))}: " if first["loc"] else ""
             raise DataError(
                 f"{where} is a damaged row: {what}{first['msg'].removeprefix('Value error, ')}",
-                "the row was written by another version or edited; evaluate again",
+                f"the row was written by another version or edited; {of.again}",
             ) from error
+
+
+_adapter = functools.cache(TypeAdapter)
+"""Class -> what validates it; made when first needed, because that takes its time."""
 
 
 def _refuse(name: str) -> NoReturn:

@@ -19,6 +19,7 @@ class Tuned:
         optimizer: its name on the shelf.
         settings: every hyper-parameter.
         schedule: of the learning rate.
+        rule: under muP, where the optimizer has several.
         smoothed_loss: mean training loss of the last `window` of `steps` steps, over seeds.
         configurations: how many were tried.
         on_border: hyper-parameters whose best value is the first or last of the grid's: the true
@@ -41,6 +42,7 @@ class Tuned:
     window: int
     seeds: int
     code_version: str
+    rule: str | None = None
     kind: Literal["tuned"] = "tuned"
 
 
@@ -86,6 +88,7 @@ def tuned_from(best: Configuration, configurations: int, on_border: tuple[str, .
     """
     assert best.loss is not None  # the caller has refused a grid without any
     row = best.rows[0]
+    rule = row.settings.get("rule")
     return Tuned(
         optimizer=row.optimizer.partition(":")[0],
         settings=best.settings,
@@ -103,6 +106,7 @@ def tuned_from(best: Configuration, configurations: int, on_border: tuple[str, .
         window=row.window,
         seeds=len(best.rows),
         code_version=row.code_version,
+        rule=None if rule is None else str(rule),
     )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from mulo_cli.inner_training.state import InnerState
 from mulo_cli.inner_training.traced import count_flops, peak_bytes, size_in_bytes, trace
 from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask, NamedOptimizer
 from mulo_cli.studies.lanes import lane_programs
@@ -84,19 +85,27 @@ def training_costs(
         return gradients, loss
 
     def update(
-        hyper: Hyper, gradients: Params, state: optax.OptState, params: Params, loss: Array
+        hyper: Hyper, before: InnerState, gradients: Params, loss: Array, data: Data, key: PRNGKey
     ) -> tuple[Params, optax.OptState]:
+        batch = network.batch(data, key, before.step)
         made = optimizer.make(hyper, network.roles, steps)
-        updates, state = made.update(gradients, state, params, loss=loss)
-        return optax.apply_updates(params, updates), state
+        updates, state = made.update(
+            gradients,
+            before.optimizer_state,
+            before.params,
+            loss=loss,
+            obj_fn=lambda params: network.loss(params, batch)[0],
+        )
+        return optax.apply_updates(before.params, updates), state
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     start = lane_programs(network, optimizer.make, config.steps).start
-    params, state, step = jax.eval_shape(start, key, optimizer.hyper).state
+    before = jax.eval_shape(start, key, optimizer.hyper).state
+    params, state, step = before
     data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), network.data)
     loss = jax.ShapeDtypeStruct((), jnp.float32)
     learning = trace(learn, params, data, key, step)
-    updating = trace(update, optimizer.hyper, params, state, params, loss)
+    updating = trace(update, optimizer.hyper, before, params, loss, data, key)
     own, remembered = size_in_bytes(params), size_in_bytes(state)
     return TrainingCosts(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),

@@ -6,7 +6,7 @@ the `window` steps up to s; a run has diverged at its first step with a non-fini
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -35,6 +35,8 @@ class NamedOptimizer:
         hyper: its hyper-parameters; theta for a learned one.
         settings: what a row tells of it.
         recipe_digest: of the recipe that a learned one was meta-trained with.
+        network: options that it asks of networks, unless theirs say otherwise; `settings` tell.
+        code: digest of the user's own code that makes it; empty for ours.
     """
 
     name: str
@@ -43,6 +45,8 @@ class NamedOptimizer:
     hyper: Hyper
     settings: Mapping[str, float | str]
     recipe_digest: str | None
+    network: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class EvaluationTask:
         width, depth, batch_size: of the task.
         place: in a suite.
         digest: of the data, where its name does not tell it.
+        code: digest of the user's own code that makes the network; empty for ours.
+        notes: what was assumed about the user's own network, a sentence each.
     """
 
     task: Task
@@ -87,6 +93,8 @@ class EvaluationTask:
     batch_size: int
     place: SuitePlace = NOWHERE
     digest: str = ""
+    code: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,7 @@ def evaluate(
         losses.append(np.asarray(of_segment))
         yield Progress(int(steps[-1]) + 1, float(np.mean(losses[-1])))
     seconds_per_step = (time.perf_counter() - began) / (config.steps * config.seeds)
-    accuracy = measure(lanes, task.test_data)
+    accuracy = measure(lanes, hyper, task.test_data)
     of_seeds = np.concatenate(losses, axis=1)
     for told in identities(task, optimizer, config, code_version):
         yield EvaluationRow(
@@ -213,7 +221,7 @@ def _compile(
     programs = lane_programs(task.task, named.make, config.steps)
     start = jax.jit(jax.vmap(programs.start, (0, None)))
     train = jax.jit(jax.vmap(programs.train, (0, None, None, None)), donate_argnums=0)
-    measure = jax.jit(jax.vmap(programs.test_accuracy, (0, None)))
+    measure = jax.jit(jax.vmap(programs.test_accuracy, (0, None, None)))
     lanes = jax.eval_shape(start, seed_keys(range(config.seeds)), named.hyper)
     compiled = {
         steps.size: train.lower(lanes, named.hyper, task.task.data, steps).compile()

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from mulo_cli.inner_training.state import InnerState, init_inner_state
 from mulo_cli.inner_training.unroll import unroll
 from mulo_cli.optimizers.base import MakeOptimizer
-from mulo_cli.tasks.base import Task
+from mulo_cli.tasks.base import Task, task_under
 from mulo_cli.types import Data, Hyper, PRNGKey
 
 SEGMENT = 50
@@ -27,6 +27,9 @@ TEST_BATCHES = 8
 
 ROOT = 0x6D756C6F
 """Folded into the root of evaluation seeds, which are thus none of meta-training's."""
+
+VALIDATION_ROOT = 0x76616C
+"""Stands for the validation batches, which all networks of a study share."""
 
 
 class Lane(NamedTuple):
@@ -44,11 +47,17 @@ class LanePrograms(NamedTuple):
     train: Callable[[Lane, Hyper, Data, Int[Array, " K"]], tuple[Lane, Float[Array, " K"]]]
     """(lane, hyper-parameters, data, numbers of the steps) -> (lane, loss before each step)."""
 
-    test_accuracy: Callable[[Lane, Data], Float[Array, ""]]
+    test_accuracy: Callable[[Lane, Hyper, Data], Float[Array, ""]]
+    """(lane, hyper-parameters, data of the test split) -> accuracy on batches of the lane's own."""
+
+    validation_loss: Callable[[Lane, Hyper, Data, Int[Array, " V"]], Float[Array, ""]]
+    """(lane, hyper-parameters, data of the test split, numbers of batches that are the same for
+    every lane) -> mean loss."""
 
 
 def lane_programs(task: Task, make: MakeOptimizer, num_steps: int) -> LanePrograms:
     """Return the programs of trainings of `num_steps` steps."""
+    make_test_batch = task.test_batch or task.batch
 
     def optimizer(hyper: Hyper) -> optax.GradientTransformationExtraArgs:
         return make(hyper, task.roles, jnp.int32(num_steps))
@@ -60,17 +69,33 @@ def lane_programs(task: Task, make: MakeOptimizer, num_steps: int) -> LaneProgra
     def train(
         lane: Lane, hyper: Hyper, data: Data, steps: Int[Array, " K"]
     ) -> tuple[Lane, Float[Array, " K"]]:
-        state, losses = unroll(task, optimizer(hyper), lane.state, data, lane.key_data, steps)
+        trained = task_under(task, hyper)
+        state, losses = unroll(trained, optimizer(hyper), lane.state, data, lane.key_data, steps)
         return lane._replace(state=state), losses
 
-    def test_accuracy(lane: Lane, test_data: Data) -> Float[Array, ""]:
-        def accuracy(step: Array) -> Array:
-            batch = (task.test_batch or task.batch)(test_data, lane.key_test, step)
-            return task.loss(lane.state.params, batch)[1].accuracy
+    def mean_on_test(
+        lane: Lane, hyper: Hyper, key: PRNGKey, data: Data, numbers: Int[Array, " V"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Return loss and accuracy, means over these batches of the test split."""
+        tested = task_under(task, hyper)
 
-        return jnp.mean(jax.lax.map(accuracy, jnp.arange(TEST_BATCHES)))
+        def one(number: Array) -> tuple[Array, Array]:
+            loss, aux = tested.loss(lane.state.params, make_test_batch(data, key, number))
+            return loss, aux.accuracy
 
-    return LanePrograms(start, train, test_accuracy)
+        losses, accuracies = jax.lax.map(one, numbers)
+        return jnp.mean(losses), jnp.mean(accuracies)
+
+    def test_accuracy(lane: Lane, hyper: Hyper, test_data: Data) -> Float[Array, ""]:
+        return mean_on_test(lane, hyper, lane.key_test, test_data, jnp.arange(TEST_BATCHES))[1]
+
+    def validation_loss(
+        lane: Lane, hyper: Hyper, test_data: Data, numbers: Int[Array, " V"]
+    ) -> Float[Array, ""]:
+        key = jax.random.fold_in(jax.random.key(0), VALIDATION_ROOT)
+        return mean_on_test(lane, hyper, key, test_data, numbers)[0]
+
+    return LanePrograms(start, train, test_accuracy, validation_loss)
 
 
 def seed_keys(seeds: Iterable[int]) -> Key[Array, " seeds"]:

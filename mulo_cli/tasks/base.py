@@ -2,26 +2,30 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from mulo_cli.datasets.base import BatchFunction, Dataset
+from mulo_cli.errors import UsageError
 from mulo_cli.mup.roles import ParamRole, Roles, infer_roles, leaf_name
-from mulo_cli.optimizees.stacking import taken_apart
+from mulo_cli.tasks.layers import Layers, watched
 from mulo_cli.tasks.losses import (
     accuracy,
     classification_ceiling,
     cross_entropy,
     next_token_cross_entropy,
 )
-from mulo_cli.types import Batch, Data, Params, PRNGKey
+from mulo_cli.types import Batch, Data, Hyper, Params, PRNGKey
 
 LOSSES = {"images": cross_entropy, "text": next_token_cross_entropy}
 """The loss by the kind of the data set."""
+
+MULTIPLIERS = ("input_mult", "output_mult")
+"""Hyper-parameters of a training that are the network's; muLO (2024), B.1, tunes them."""
 
 
 class TaskAux(NamedTuple):
@@ -29,8 +33,8 @@ class TaskAux(NamedTuple):
 
     accuracy: Float[Array, ""]
     logits: Float[Array, "*B C"]
-    activations: PyTree[Array]
-    """What flax captured: the output of each submodule (for a dense layer its pre-activations)."""
+    layers: Layers
+    """What each layer read and put out (for a dense layer its pre-activations), in forward order."""
 
 
 class Task(NamedTuple):
@@ -49,6 +53,9 @@ class Task(NamedTuple):
     loss_ceiling: float | None
     test_batch: BatchFunction | None = None
     """What batches of the test split are made by, where that is not `batch`."""
+
+    under_multipliers: "Callable[[Mapping[str, Any]], Task] | None" = None
+    """The same task whose network has these values of `MULTIPLIERS`; they may be traced."""
 
 
 def supervised_task(
@@ -70,31 +77,66 @@ def supervised_task(
         split: which split is trained on.
     """
     network = make_network(width)
-    loss_of = LOSSES[dataset.kind]
-
-    def loss(params: Params, batch: Batch) -> tuple[Float[Array, ""], TaskAux]:
-        logits, captured = network.apply(
-            {"params": params}, batch.inputs, capture_intermediates=True
-        )
-        activations = taken_apart(dict(captured)["intermediates"])
-        aux = TaskAux(accuracy(logits, batch.targets), logits, activations)
-        return loss_of(logits, batch.targets), aux
-
     roles = infer_roles(
         network_init(make_network(2 * width), dataset.example),
         network_init(network, dataset.example),
-        readout="forward",  # ours under muP is a `Readout`; SP scales nothing
+        # ours under muP is a `Readout`; SP scales nothing
+        readout="update" if getattr(network, "parametrization", "") == "spectral" else "forward",
     )
-    return Task(
+    task = Task(
         name=name,
         roles=with_update_multipliers(roles, getattr(network, "update_multipliers", {})),
         data=dataset.splits[split],
         batch=dataset.make_batch(batch_size),
         init=network_init(network, dataset.example),
-        loss=loss,
+        loss=network_loss(network, dataset),
         loss_ceiling=classification_ceiling(dataset.num_classes),
         test_batch=dataset.make_test_batch and dataset.make_test_batch(batch_size),
     )
+    if not takes_multipliers(network):
+        return task
+
+    def under_multipliers(values: Mapping[str, Any]) -> Task:
+        return task._replace(loss=network_loss(network.clone(**values), dataset))
+
+    return task._replace(under_multipliers=under_multipliers)
+
+
+def network_loss(
+    network: nn.Module, dataset: Dataset
+) -> Callable[[Params, Batch], tuple[Float[Array, ""], TaskAux]]:
+    """Return the loss of a network on batches of a data set, with what it computes on the way."""
+    loss_of = LOSSES[dataset.kind]
+
+    def loss(params: Params, batch: Batch) -> tuple[Float[Array, ""], TaskAux]:
+        logits, layers = watched(network, params, batch.inputs)
+        aux = TaskAux(accuracy(logits, batch.targets), logits, layers)
+        return loss_of(logits, batch.targets), aux
+
+    return loss
+
+
+def takes_multipliers(network: nn.Module) -> bool:
+    """Whether a network has fields named as `MULTIPLIERS`."""
+    return all(hasattr(network, name) for name in MULTIPLIERS)
+
+
+def task_under(task: Task, hyper: Hyper) -> Task:
+    """Return the task that a training with these hyper-parameters trains.
+
+    Raises:
+        UsageError: there are multipliers among them, and its network has none.
+    """
+    names = hyper.keys() if isinstance(hyper, Mapping) else ()
+    given = {name: hyper[name] for name in MULTIPLIERS if name in names}
+    if not given:
+        return task
+    if task.under_multipliers is None:
+        raise UsageError(
+            f"the network of {task.name} has no {' and '.join(given)}",
+            "mlp, vit, lm and gpt have them; give other networks fields of these names",
+        )
+    return task.under_multipliers(given)
 
 
 def network_init(network: nn.Module, example: jax.ShapeDtypeStruct) -> Callable[[PRNGKey], Params]:

@@ -38,7 +38,7 @@ def compile_seconds(name: str, depth: int, optimizer: str, *, stacked: bool) -> 
 
     def network(width: int):
         settings = {**entry.usual_options(WIDTH), "stacked": stacked}
-        return entry.make(width=width, depth=depth, num_classes=CLASSES, mup=True, **settings)
+        return entry.make(width=width, depth=depth, num_classes=CLASSES, **settings)
 
     inits = [network_init(network(width), example) for width in (2 * WIDTH, WIDTH)]
     roles = infer_roles(*inits, readout="forward")

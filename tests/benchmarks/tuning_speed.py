@@ -1,87 +1,119 @@
-"""A grid in lanes beside the same configurations one at a time.
+"""A whole grid in lanes beside the same configurations one at a time, and one process for each.
 
-    python -m tests.benchmarks.tuning_speed --widths 32,128 --repetitions 5
+    python -m tests.benchmarks.tuning_speed --optimizers muadam,adamw --width 64 --steps 500
 
-Both sides are `studies.tune` on the digits and the paper's AdamW grid, with all lanes or with one;
-compilation is not counted on either side. Repetitions are interleaved; medians are printed as a
-table, and one JSON line per width on stdout.
+Data: the digits; grids: the papers'. The search is a process of its own, as users start it. One at
+a time is `studies.tune` with a single lane on a sample of configurations that neither crawl nor
+diverge, compilation not counted. One process each is `mulo evaluate --seeds 1` for a few of them.
+No process finds anything compiled. A table on stderr, one JSON line per optimizer on stdout.
 """
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
+import time
 
 import jax
 
-from mulo_cli.assembly.datasets import build_dataset
-from mulo_cli.assembly.optimizers import build_trials
-from mulo_cli.assembly.tasks import build_evaluation_task
+from mulo_cli.assembly.searches import build_task_for, build_trials
 from mulo_cli.recipes.grids import load_grid
-from mulo_cli.recipes.references import parse_widths
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.results.environment import describe_environment
 from mulo_cli.results.records import EvaluationRow
-from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask
-from mulo_cli.studies.tune import Trial, choose_lanes, tune
-from mulo_cli.tasks.base import count_parameters
+from mulo_cli.studies.evaluate import EvaluationConfig
+from mulo_cli.studies.seats import Trial
+from mulo_cli.studies.tune import compile_tuning, tune
+
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
-def seconds_per_step(
-    task: EvaluationTask, trials: tuple[Trial, ...], config: EvaluationConfig, lanes: int
-) -> float:
-    """Return the mean seconds of one step of one network."""
-    rows = [r for r in tune(task, trials, config, lanes, "") if isinstance(r, EvaluationRow)]
-    return statistics.fmean(row.seconds_per_step for row in rows)
+def sampled(trials: tuple[Trial, ...], number: int) -> tuple[Trial, ...]:
+    """Return so many trials around the middle of the grid, evenly spread."""
+    quarter = len(trials) // 4
+    return trials[quarter:-quarter:][:: max(1, 2 * quarter // number)][:number]
 
 
-def measure(width: int, options: argparse.Namespace) -> dict:
-    """Return the figures of one width."""
-    grid = load_grid("paper", "adamw")
-    trials = build_trials("adamw", "constant", grid, 1)
-    section = TaskSection("digits", "mlp", [width], 3, options.batch_size)
-    task = build_evaluation_task(section, build_dataset("digits"), width, "sp")
+def seconds_alone(name: str, options: argparse.Namespace) -> float:
+    """Return the mean seconds of one training by itself, compilation not counted."""
     config = EvaluationConfig(options.steps, 1, 50, (options.steps,))
-    lanes = choose_lanes(len(trials), count_parameters(task.task))
-    middle = len(trials) // 2  # rates that neither crawl nor diverge
-    pairs = [
-        (
-            seconds_per_step(task, trials[middle : middle + lanes], config, lanes),
-            seconds_per_step(task, trials[middle : middle + options.sample], config, 1),
+    trials = build_trials(name, "none", load_grid("paper", name), 1)
+    section = TaskSection("digits", "mlp", [options.width], 3, options.batch_size)
+    task = build_task_for(trials[0].optimizer, section)
+    programs = compile_tuning(task, trials, config, 1)
+    chosen = sampled(trials, options.sample)
+    rows = [r for r in tune(task, chosen, config, programs, "") if isinstance(r, EvaluationRow)]
+    return statistics.fmean(row.seconds_per_step * options.steps for row in rows)
+
+
+def seconds_of(*arguments: str) -> float:
+    """Return the seconds of one process that finds nothing compiled."""
+    environment = {key: value for key, value in os.environ.items() if key != CACHE}
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "mulo_cli", *arguments],
+            cwd=folder,
+            env={**environment, "PYTHONPATH": os.getcwd()},
+            check=True,
+            capture_output=True,
         )
-        for _ in range(options.repetitions)
-    ]
-    ratios = sorted(alone / side_by_side for side_by_side, alone in pairs)
+        return time.perf_counter() - began
+
+
+def measure(name: str, options: argparse.Namespace) -> dict:
+    """Return the figures of one optimizer's grid."""
+    trials = build_trials(name, "none", load_grid("paper", name), 1)
+    size = ("--batch-size", str(options.batch_size), "--steps", str(options.steps))
+    width = str(options.width)
+    grid = seconds_of(
+        "tune-adam", "--optimizer", name, "--grid", "paper", "--width", width, *size
+    )  # fmt: skip
+    each = [
+        seconds_of(
+            "evaluate", "--optimizer", trial.optimizer.name, "--widths", width, "--seeds", "1",
+            *size,
+        )
+        for trial in sampled(trials, options.processes)
+    ]  # fmt: skip
+    alone = seconds_alone(name, options)
+    process = statistics.fmean(each) if each else None
     return {
-        "width": width,
-        "lanes": lanes,
-        "lanes_steps_per_second": 1 / statistics.median(pair[0] for pair in pairs),
-        "one_at_a_time_steps_per_second": 1 / statistics.median(pair[1] for pair in pairs),
-        "ratio_min_median_max": [ratios[0], statistics.median(ratios), ratios[-1]],
-        "repetitions": options.repetitions,
+        "optimizer": name,
+        "configurations": len(trials),
+        "width": options.width,
+        "steps": options.steps,
+        "grid_seconds": grid,
+        "alone_seconds_each": alone,
+        "alone_ratio": alone * len(trials) / grid,
+        "process_seconds_each": process,
+        "process_ratio": process and process * len(trials) / grid,
     }
 
 
 def main() -> None:
-    """Measure every width; table on stderr, JSON lines on stdout."""
+    """Measure every grid; table on stderr, JSON lines on stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--widths", type=parse_widths, default=(32, 128))
+    parser.add_argument("--optimizers", default="muadam,adamw")
+    parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--sample", type=int, default=3)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--sample", type=int, default=16)
+    parser.add_argument("--processes", type=int, default=3)
     options = parser.parse_args()
     environment = describe_environment([device.device_kind for device in jax.devices()])
     print(json.dumps(environment), file=sys.stderr)
-    print("width  lanes   lanes steps/s   alone steps/s   ratio (min..max)", file=sys.stderr)
-    for width in options.widths:
-        row = measure(width, options)
+    print("grid            in lanes   one at a time   one process each", file=sys.stderr)
+    for name in options.optimizers.split(","):
+        row = measure(name, options)
         print(json.dumps(row), flush=True)
-        low, middle, high = row["ratio_min_median_max"]
+        processes = f"x{row['process_ratio']:.0f}" if row["process_ratio"] else "-"
         print(
-            f"{width:5d} {row['lanes']:6d} {row['lanes_steps_per_second']:15.0f}"
-            f" {row['one_at_a_time_steps_per_second']:15.0f}"
-            f"   {middle:.1f} ({low:.1f}..{high:.1f})",
+            f"{name:8s} {row['configurations']:4d} {row['grid_seconds']:8.1f} s"
+            f" {'x':>10s}{row['alone_ratio']:.2f} {processes:>15s}",
             file=sys.stderr,
         )
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.cli.programs import mulo, start
+from tests.cli.programs import inside, mulo, start
 
 TINY = ("--width", "8", "--depth", "2", "--batch-size", "16", "--steps", "60", "--window", "10")
 GRID = "learning_rate = [1e-3, 1e-2, 3e-2]\nb1 = [0.9, 0.95]\n"
@@ -22,8 +22,8 @@ def folder(tmp_path_factory):
     return path
 
 
-def tune(path, *arguments: str, **extra):
-    return mulo("tune-adam", "--grid", "grid.toml", *TINY, *arguments, cwd=path, **extra)
+def tune(path, *arguments: str, program=mulo, **extra):
+    return program("tune-adam", "--grid", "grid.toml", *TINY, *arguments, cwd=path, **extra)
 
 
 def rows(path) -> list[dict]:
@@ -98,6 +98,65 @@ def test_an_interrupted_search_goes_on_to_the_same_rows(folder, tmp_path, how):
     assert best(tmp_path) == best(whole)
 
 
+def search(path) -> dict:
+    return json.loads((path / "runs" / "tune-adamw-mlp-digits-w8" / "search.json").read_text())
+
+
+def test_a_search_goes_on_with_as_many_lanes_as_it_began_with(folder, tmp_path):
+    """Six trials fit side by side; begun with two lanes, two stay, and so do the bits."""
+    assert search(folder)["programs"][0]["lanes"] == 6
+    (tmp_path / "grid.toml").write_text(GRID)
+    begun = tmp_path / "runs" / "tune-adamw-mlp-digits-w8"
+    assert tune(tmp_path, "--lanes", "2", program=inside).returncode == 0
+    by_two = rows(tmp_path)
+    written = (begun / "rows.jsonl").read_text().splitlines(keepends=True)
+    (begun / "rows.jsonl").write_text("".join(written[:3]))
+    again = tune(tmp_path, program=inside)
+    assert search(tmp_path)["programs"][0]["lanes"] == 2
+    assert sorted(map(str, rows(tmp_path))) == sorted(map(str, by_two))
+    assert "warning" not in again.stderr
+    (begun / "rows.jsonl").write_text("".join(written[:3]))
+    assert "the last digits differ" in tune(tmp_path, "--lanes", "3", program=inside).stderr
+
+
+def test_progress_tells_the_best_so_far(tmp_path, monkeypatch):
+    monkeypatch.setattr("mulo_cli.cli.progress.PLAIN_SECONDS", 0.0)
+    (tmp_path / "grid.toml").write_text(GRID)
+    told = tune(tmp_path, "--lanes", "1", program=inside).stderr
+    assert re.search(r"trainings done, best so far \d\.\d+: adamw:learning_rate=", told)
+
+
+def test_multipliers_are_tuned_and_evaluate_takes_them(tmp_path):
+    """v2's muAdam: rate, multipliers of input and output, and of the hidden rate."""
+    (tmp_path / "grid.toml").write_text(
+        "learning_rate = 0.1\ninput_mult = [1, 4]\noutput_mult = [0.25, 1]\nhidden_lr_mult = 4\n"
+    )
+    done = tune(tmp_path, "--optimizer", "muadam", "--out", "found", program=inside)
+    assert done.returncode == 0, done.stderr
+    best = json.loads((tmp_path / "found" / "best.json").read_text())
+    assert best["configurations"] == 4
+    tuned = "muadam:tuned=found/best.json"
+    short = ("--widths", "8", "--depth", "2", "--batch-size", "16", "--steps", "60")
+    shown = inside(
+        "evaluate", "--optimizer", tuned, *short, "--window", "10", "--seeds", "1", cwd=tmp_path
+    )
+    (row,) = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert row["settings"]["input_mult"] == best["settings"]["input_mult"]
+    assert row["smoothed_loss"]["60"] == pytest.approx(best["smoothed_loss"], rel=1e-3)
+
+
+def test_a_tuned_file_brings_its_parametrization(tmp_path):
+    (tmp_path / "grid.toml").write_text("learning_rate = [0.01, 0.02, 0.03]")
+    done = tune(tmp_path, "--parametrization", "mup", "--out", "found", program=inside)
+    assert done.returncode == 0, done.stderr
+    assert "parametrization=mup" in json.loads(done.stdout.splitlines()[0])["optimizer"]
+    shown = inside(
+        "evaluate", "--optimizer", "adamw:tuned=found/best.json", "--widths", "8", "--steps", "30",
+        "--window", "10", "--seeds", "1", cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads(shown.stdout)["parametrization"] == "mup"
+
+
 def test_a_grid_that_diverges_everywhere_is_an_error_that_keeps_its_rows(tmp_path):
     (tmp_path / "grid.toml").write_text("learning_rate = [1e20]")
     done = tune(tmp_path)
@@ -110,13 +169,20 @@ def test_a_grid_that_diverges_everywhere_is_an_error_that_keeps_its_rows(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "code", "said", "hinted"),
     [
-        (["--optimizer", "sgd"], 2, "'sgd'", "--help"),
+        (["--optimizer", "adamm"], 2, "'adamm'", "adam"),
+        (["--optimizer", "adamw:b1=0.8"], 2, "sets b1, and the grid varies it", "leave"),
+        (["--optimizer", "adamw:momentum=0.8"], 2, "'momentum'", "known are"),
+        (["--parametrization", "ntk"], 2, "'ntk'", "mup"),
+        (["--optimizer", "adamw:parametrization=sp", "--parametrization", "mup"], 2, "mup", "one"),
+        (["--widths", "8..32"], 2, "--widths needs --transfer", "add it"),
+        (["--expect", "drifts"], 2, "--expect needs --transfer", "add it"),
         (["--width", "0"], 2, "--width", "--help"),
         (["--width", "wide"], 2, "--width", "--help"),
         (["--steps", "0"], 2, "--steps", "--help"),
         (["--lanes", "0"], 2, "--lanes", "--help"),
         (["--window", "61"], 2, "--window 61", "--window"),
-        (["--grid", "large"], 2, "'large'", "small"),
+        (["--grid", "large"], 2, "'large' for adamw", "small"),
+        (["--optimizer", "muadam", "--grid", "paper-widths"], 2, "for muadam", "paper-v2"),
         (["--grid", "nowhere.toml"], 2, "nowhere.toml", "TOML"),
         (["--grid", "momentum.toml"], 2, "'momentum'", "known are"),
         (["--schedule", "linear"], 2, "'linear'", "warmup-cosine"),
@@ -124,7 +190,7 @@ def test_a_grid_that_diverges_everywhere_is_an_error_that_keeps_its_rows(tmp_pat
         (["--task", "vitt"], 2, "'vitt'", "vit"),
         (["--batch-size", "9999"], 2, "larger than digits", "batch size"),
         (["--out", "grid.toml"], 1, "cannot write", "choose another place"),
-        (["--out", "foreign"], 1, "rows.jsonl", "row"),
+        (["--out", "foreign"], 1, "rows.jsonl", "mulo evaluate"),
     ],
 )
 def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, code, said, hinted):
@@ -132,7 +198,7 @@ def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, code, sa
     (tmp_path / "momentum.toml").write_text("momentum = [0.9]")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "rows.jsonl").write_text("my shopping list\n")
-    refused = tune(tmp_path, *arguments)
+    refused = tune(tmp_path, *arguments, program=inside)
     assert refused.returncode == code, refused.stderr
     assert refused.stdout == ""
     message, hint = refused.stderr.split("hint: ")

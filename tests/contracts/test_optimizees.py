@@ -15,8 +15,8 @@ import pytest
 
 from mulo_cli.mup.initializers import TRUNCATION
 from mulo_cli.optimizees.catalogue import OPTIMIZEES
-from mulo_cli.optimizees.stacking import taken_apart
 from mulo_cli.tasks.base import LOSSES, network_init
+from mulo_cli.tasks.layers import LOGITS, watched
 from tests.optimizees.networks import (
     BATCH,
     CLASSES,
@@ -162,12 +162,11 @@ def test_under_mup_a_network_starts_with_the_same_activations_at_every_width(nam
     sizes = {}
     for width in (64, 1_024):
         network, params = start(name, width=width, depth=2)
-        run = jax.jit(functools.partial(network.apply, capture_intermediates=True))
-        logits, captured = run({"params": params}, inputs_of(name))
-        apart = taken_apart(captured["intermediates"])
-        hidden = {k: v for k, v in apart.items() if k not in ("readout", "__call__")}
+        logits, layers = jax.jit(functools.partial(watched, network))(params, inputs_of(name))
         sizes[width] = {
-            k: float(jnp.std(layer["__call__"][0])) for k, layer in sorted(hidden.items())
+            layer: float(jnp.std(found.output))
+            for layer, found in layers.items()
+            if layer != LOGITS and "/" not in layer
         }
         # the readout's bias is divided by the width, its weights are zero
         assert float(jnp.std(logits)) < 3.0 / width

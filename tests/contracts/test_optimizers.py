@@ -29,11 +29,49 @@ SETTINGS = {
 }
 """Small configurations of the learned ones; the contract is the same for all sizes."""
 
-OPTIONS = {"sgd": {"momentum": 0.9}}
+OURS = {"hidden_lr_mult": 2.0, "eps_scaling": 1.0}
+
+OPTIONS = {
+    "adam": OURS,
+    "adamw": OURS,
+    "muadam": OURS,
+    "adopt": {**OURS, "weight_decay": 0.01},
+    "lamb": OURS,
+    "muon": {
+        **OURS,
+        "weight_decay": 0.01,
+        "adam_weight_decay": 0.02,
+        "adam_learning_rate": 0.01,
+    },
+    "sgd": {"momentum": 0.9, "hidden_lr_mult": 2.0},
+    "sophia": {"hidden_lr_mult": 2.0},
+}
 """Hyper-parameters that are off unless they are given, with values to try them at."""
 
-REFERENCES = {"adamw": optax.adamw, "muadam": optax.adam, "sgd": optax.sgd}
+
+def muon_of_optax(learning_rate, beta=0.95, eps=1e-8, adam_b1=0.9, adam_b2=0.999):
+    """Return optax's Muon on `hidden`, the only matrix of which both sides grow."""
+    parts = {
+        "muon": optax.contrib.muon(learning_rate, beta=beta, eps=eps),
+        "adam": optax.nadam(learning_rate, adam_b1, adam_b2, eps),
+    }
+    return optax.partition(parts, {"bias": "adam", "hidden": "muon", "readout": "adam"})
+
+
+REFERENCES = {
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "muadam": optax.adam,
+    "adopt": optax.contrib.adopt,
+    "lamb": optax.lamb,
+    "muon": muon_of_optax,
+    "sgd": optax.sgd,
+    "sophia": optax.contrib.sophia,
+}
 """What each hand-designed optimizer is under standard parametrization."""
+
+TO_THE_BIT = ("adam", "adamw", "muadam", "sgd")
+"""Those whose operations are optax's in optax's order; the others differ by roundings."""
 
 STEPS = jnp.int32(100)
 DESCENT = 1_200
@@ -66,7 +104,9 @@ def candidate(make: MakeOptimizer, hyper: Any) -> Candidate:
     def update(hyper, num_steps, gradients, state, params):
         traces.append(1)
         optimizer = make(hyper, ROLES, num_steps)
-        return optimizer.update(gradients, state, params, loss=loss(params), unheard_of=jnp.ones(3))
+        return optimizer.update(
+            gradients, state, params, loss=loss(params), obj_fn=loss, unheard_of=jnp.ones(3)
+        )
 
     return Candidate(make, hyper, update, traces)
 
@@ -110,13 +150,11 @@ class Variant(NamedTuple):
         return "-".join([self.name, self.parametrization, self.schedule, *more])
 
 
-PLAIN = [Variant(name, rule) for name, entry in OPTIMIZERS.items() for rule in entry.rules]
 VARIANTS = [
-    *PLAIN,
-    *(Variant("adamw", "mup", schedule) for schedule in SCHEDULES if schedule != "constant"),
-    *(Variant(name, OPTIMIZERS[name].parametrization, options=True) for name in OPTIONS),
+    *(Variant(name, "mup", options=True) for name in OPTIMIZERS),
+    *(Variant("adamw", "sp", schedule) for schedule in SCHEDULES),
 ]
-"""Every rule, every schedule and every option once."""
+"""Every optimizer with every option, every schedule once; what they are without is told below."""
 
 
 def hand_designed(variant: Variant) -> Candidate:
@@ -165,6 +203,11 @@ def loss(params) -> jax.Array:
     return 0.5 * sum(jnp.sum(jnp.square(p)) for p in jax.tree.leaves(params))
 
 
+def experienced(made) -> optax.OptState:
+    """Return the state after one update: ADOPT's first one only looks."""
+    return made.update(made.hyper, STEPS, GRADIENTS, made.built.init(PARAMS), PARAMS)[1]
+
+
 def form(tree):
     """Return structure, shapes and types of a tree."""
     return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
@@ -185,8 +228,7 @@ def test_every_learned_optimizer_has_its_row_here():
 
 def test_it_is_an_optax_transformation_that_moves_every_parameter(made):
     assert isinstance(made.built, optax.GradientTransformationExtraArgs)
-    state = made.built.init(PARAMS)
-    updates, _ = made.update(made.hyper, STEPS, GRADIENTS, state, PARAMS)
+    updates, _ = made.update(made.hyper, STEPS, GRADIENTS, experienced(made), PARAMS)
     for update in jax.tree.leaves(updates):
         assert bool(jnp.isfinite(update).all())
         assert float(jnp.mean(update != 0)) > 0.9
@@ -211,14 +253,16 @@ def test_it_is_compiled_once_however_often_and_with_whatever_hyper_parameters_it
 def test_a_grid_is_a_vmap_over_hyper_parameters(made):
     grid = [jax.tree.map(lambda h, by=by: by * h, made.hyper) for by in (1.0, 0.5)]
     stacked = jax.tree.map(lambda *hypers: jnp.stack(hypers), *grid)
-    state = made.built.init(PARAMS)
 
-    def first_update(hyper):
+    def second_update(hyper):
         built = made.make(hyper, ROLES, STEPS)
-        return built.update(GRADIENTS, built.init(PARAMS), PARAMS, loss=jnp.float32(0))[0]
+        told = {"loss": loss(PARAMS), "obj_fn": loss}
+        _, state = built.update(GRADIENTS, built.init(PARAMS), PARAMS, **told)
+        return built.update(GRADIENTS, state, PARAMS, **told)[0]
 
-    together = jax.jit(jax.vmap(first_update))(stacked)
+    together = jax.jit(jax.vmap(second_update))(stacked)
     for i, hyper in enumerate(grid):
+        _, state = made.update(hyper, STEPS, GRADIENTS, made.built.init(PARAMS), PARAMS)
         alone, _ = made.update(hyper, STEPS, GRADIENTS, state, PARAMS)
         close(jax.tree.map(lambda u, i=i: u[i], together), alone)
     assert not np.allclose(together["hidden"][0], together["hidden"][1])
@@ -227,7 +271,7 @@ def test_a_grid_is_a_vmap_over_hyper_parameters(made):
 def test_scanning_it_is_calling_it_again_and_again(made):
     def step(carry, _):
         params, state = carry
-        updates, state = made.built.update(params, state, params, loss=loss(params))
+        updates, state = made.built.update(params, state, params, loss=loss(params), obj_fn=loss)
         return (optax.apply_updates(params, updates), state), None
 
     start = (PARAMS, made.built.init(PARAMS))
@@ -243,11 +287,15 @@ def test_scanning_it_is_calling_it_again_and_again(made):
 def test_it_can_be_chained(made):
     clip = optax.clip_by_global_norm(1e-2)
     chained = optax.chain(clip, made.built, optax.scale(2.0))
-    update = jax.jit(lambda *arguments: chained.update(*arguments, loss=jnp.float32(0)))
-    found, _ = update(GRADIENTS, chained.init(PARAMS), PARAMS)
+    update = jax.jit(
+        lambda *arguments: chained.update(*arguments, loss=jnp.float32(0), obj_fn=loss)
+    )
     clipped, _ = clip.update(GRADIENTS, optax.EmptyState())
-    alone, _ = made.update(made.hyper, STEPS, clipped, made.built.init(PARAMS), PARAMS)
-    close(found, jax.tree.map(lambda u: 2.0 * u, alone))
+    state, alone = chained.init(PARAMS), made.built.init(PARAMS)
+    for _ in range(2):
+        found, state = update(GRADIENTS, state, PARAMS)
+        expected, alone = made.update(made.hyper, STEPS, clipped, alone, PARAMS)
+    close(found, jax.tree.map(lambda u: 2.0 * u, expected))
 
 
 # --- Hand-designed optimizers ---------------------------------------------------------------------
@@ -267,21 +315,24 @@ def test_a_hand_designed_optimizer_descends_a_quadratic(variant):
 
     def step(carry, _):
         params, state = carry
-        updates, state = built.update(jax.grad(loss)(params), state, params, loss=loss(params))
+        updates, state = built.update(
+            jax.grad(loss)(params), state, params, loss=loss(params), obj_fn=loss
+        )
         return (optax.apply_updates(params, updates), state), loss(params)
 
     start = (PARAMS, built.init(PARAMS))
     (end, _), losses = jax.jit(lambda start: jax.lax.scan(step, start, length=DESCENT))(start)
-    assert float(losses[1]) < float(losses[0])
+    assert float(losses[2]) < float(losses[0])  # ADOPT only looks at first
     assert float(loss(end)) < 0.01 * float(losses[0])
 
 
 def trajectory(optimizer: optax.GradientTransformation, steps: int = 3):
     """Return every update of a short training, whose gradients change with its parameters."""
+    optimizer = optax.with_extra_args_support(optimizer)
     params, state, found = PARAMS, optimizer.init(PARAMS), []
     for _ in range(steps):
         gradients = jax.tree.map(lambda p: jnp.sin(7.0 * p), params)
-        updates, state = optimizer.update(gradients, state, params)
+        updates, state = optimizer.update(gradients, state, params, obj_fn=loss)
         params = optax.apply_updates(params, updates)
         found.append(updates)
     return found
@@ -290,9 +341,12 @@ def trajectory(optimizer: optax.GradientTransformation, steps: int = 3):
 @pytest.mark.parametrize("name", sorted(REFERENCES))
 def test_defaults_are_those_of_optax(name):
     variant, rate = Variant(name, "sp"), OPTIMIZERS[name].defaults["learning_rate"]
-    found = trajectory(variant.make(variant.hyper, ROLES, STEPS), 1)
-    expected = trajectory(REFERENCES[name](rate), 1)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    found = trajectory(variant.make(variant.hyper, ROLES, STEPS))
+    expected = trajectory(REFERENCES[name](rate))
+    if name in TO_THE_BIT:
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    else:
+        close(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -303,14 +357,39 @@ def test_defaults_are_those_of_optax(name):
             {"learning_rate": 0.3, "b1": 0.8, "b2": 0.9, "eps": 1e-3, "weight_decay": 0.5},
         ),
         ("muadam", {"learning_rate": 0.3, "b1": 0.8, "b2": 0.9, "eps": 1e-3}),
+        ("adopt", {"learning_rate": 0.3, "b1": 0.8, "b2": 0.9, "eps": 1e-3}),
+        (
+            "lamb",
+            {"learning_rate": 0.3, "b1": 0.8, "b2": 0.9, "eps": 1e-3, "weight_decay": 0.5},
+        ),
+        (
+            "muon",
+            {"learning_rate": 0.3, "beta": 0.8, "eps": 1e-3, "adam_b1": 0.8, "adam_b2": 0.9},
+        ),
+        (
+            "sophia",
+            {
+                "learning_rate": 0.3,
+                "b1": 0.8,
+                "b2": 0.9,
+                "eps": 1e-3,
+                "gamma": 30.0,
+                "clip_threshold": 0.5,
+                "update_interval": 2,
+                "weight_decay": 0.5,
+            },
+        ),
         ("sgd", {"learning_rate": 0.3}),
         ("sgd", {"learning_rate": 0.3, "momentum": 0.8}),
     ],
 )
-def test_under_standard_parametrization_it_is_optax_to_the_bit(name, hyper):
+def test_under_standard_parametrization_it_is_that_of_optax(name, hyper):
     ours = OPTIMIZERS[name].under("sp")(hyper, ROLES, STEPS)
     found, expected = trajectory(ours), trajectory(REFERENCES[name](**hyper))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    if name in TO_THE_BIT:
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    else:
+        close(found, expected)
     assert not np.array_equal(found[0]["hidden"], found[2]["hidden"])
 
 
@@ -332,28 +411,27 @@ def test_under_mup_adam_moves_hidden_matrices_by_one_over_their_fan_in_and_all_e
         jax.tree.map(np.testing.assert_array_equal, under_mup, expected)
 
 
+@pytest.mark.parametrize("name", ["adamw", "adopt", "sophia", "muon"])
 @pytest.mark.parametrize("width", [WIDTH, 4 * WIDTH])
-def test_decay_is_rate_times_decay_at_every_width_and_for_every_role(width):
-    """Without a gradient Adam stands still, and what is left is decay."""
+def test_decay_is_rate_times_decay_at_every_width_and_for_every_role(name, width):
+    """Without a gradient an optimizer stands still, and what is left is decay."""
     init = init_params(width)
     params = init(jax.random.key(2))
     roles = infer_roles(init_params(8), init, readout="forward")
-    hyper = {**OPTIMIZERS["adamw"].defaults, "learning_rate": 0.25, "weight_decay": 0.5}
+    hyper = {**OPTIMIZERS[name].defaults, "learning_rate": 0.25, "weight_decay": 0.5}
+    if name == "muon":
+        hyper["adam_weight_decay"] = 0.5
     nothing = jax.tree.map(jnp.zeros_like, params)
-    for parametrization in ("sp", "mup"):
-        built = OPTIMIZERS["adamw"].under(parametrization)(hyper, roles, STEPS)
-        updates, _ = built.update(nothing, built.init(params), params)
+    for parametrization in OPTIMIZERS[name].rules:
+        built = OPTIMIZERS[name].under(parametrization)(hyper, roles, STEPS)
+        updates, _ = built.update(nothing, built.init(params), params, obj_fn=loss)
         expected = jax.tree.map(lambda p: -0.25 * 0.5 * p, params)  # powers of two: exact
         jax.tree.map(np.testing.assert_array_equal, updates, expected)
 
 
 def test_each_has_the_parametrization_of_its_paper_unless_told_otherwise():
     own = {name: entry.parametrization for name, entry in OPTIMIZERS.items()}
-    assert own == {"adamw": "sp", "muadam": "mup", "sgd": "sp"}
-
-
-def test_sgd_has_no_rule_for_mup_that_would_be_wrong():
-    assert set(OPTIMIZERS["sgd"].rules) == {"sp"}, "a rule needs rows for all roles, and a test"
+    assert own == {name: "mup" if name == "muadam" else "sp" for name in OPTIMIZERS}
 
 
 # --- Learned optimizers ---------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from mulo_cli.assembly.learned import load_learned_optimizer
 from mulo_cli.assembly.tasks import build_task
 from mulo_cli.optimizers.catalogue import OPTIMIZERS
 from mulo_cli.recipes.schema import TaskSection
-from mulo_cli.studies.coord_check import layer_outputs
 from mulo_cli.studies.lanes import lane_programs, seed_keys
 from tests.mup.test_physics import ASSETS
 
@@ -69,7 +68,8 @@ def changes(name: str, width: int, parametrization: str, make, hyper) -> dict[st
         probe = task.batch(data, running.key_test, jnp.int32(0))
 
         def look(lane):
-            return dict(layer_outputs(task.loss(lane.state.params, probe)[1]))
+            layers = task.loss(lane.state.params, probe)[1].layers
+            return {name: layer.output for name, layer in layers.items() if layer.sown is None}
 
         at_start = look(running)
 

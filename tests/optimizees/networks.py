@@ -28,16 +28,20 @@ def inputs_of(name: str, seed: int = 100, batch: int = BATCH):
     return jax.random.randint(key, (batch, LENGTH), 0, CLASSES, jnp.int32)
 
 
-def build(name: str, mup: bool = True, width: int = WIDTH, depth: int = DEPTH, **options):
+def build(name: str, mup: bool | str = True, width: int = WIDTH, depth: int = DEPTH, **options):
     entry = OPTIMIZEES[name]
     usual = entry.usual_options(WIDTH)
     return entry.make(
-        width=width, depth=depth, num_classes=CLASSES, mup=mup, **{**usual, **options}
+        width=width,
+        depth=depth,
+        num_classes=CLASSES,
+        parametrization={True: "mup", False: "sp"}.get(mup, mup),
+        **{**usual, **options},
     )
 
 
 def start(
-    name: str, mup: bool = True, width: int = WIDTH, depth: int = DEPTH, seed: int = 0, **options
+    name: str, mup: bool | str = True, width: int = WIDTH, depth: int = DEPTH, seed: int = 0, **options
 ):
     """Return a network and its params."""
     network = build(name, mup, width, depth, **options)

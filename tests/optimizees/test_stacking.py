@@ -15,9 +15,9 @@ import pytest
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.mup.roles import Roles, infer_roles
 from mulo_cli.optimizees.catalogue import OPTIMIZEES
-from mulo_cli.optimizees.stacking import taken_apart
 from mulo_cli.optimizers.catalogue import OPTIMIZERS
 from mulo_cli.tasks.base import LOSSES, network_init
+from mulo_cli.tasks.layers import watched
 from mulo_cli.types import Params
 from tests.learned_optimizers.architectures import NAMES as ARCHITECTURES
 from tests.learned_optimizers.architectures import make, theta_of
@@ -57,7 +57,7 @@ def roles_of(name: str, depth: int, *, stacked: bool) -> Roles:
     return infer_roles(*inits, readout="forward")
 
 
-def test_outputs_and_what_flax_captured_are_those_of_the_blocks_apart(name, getkey):
+def test_outputs_and_what_layers_do_are_those_of_the_blocks_apart(name, getkey):
     depth = 3
     network, params = start(name, depth=depth, stacked=True)
     params = shaken(params, getkey())
@@ -67,14 +67,12 @@ def test_outputs_and_what_flax_captured_are_those_of_the_blocks_apart(name, getk
         apart
     )
     found, expected = (
-        jax.jit(functools.partial(one.apply, capture_intermediates=True))(
-            {"params": given}, inputs_of(name)
-        )
+        jax.jit(functools.partial(watched, one))(given, inputs_of(name))
         for one, given in ((network, params), (plain, apart))
     )
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-4, atol=1e-5)
-    captured = by_name(taken_apart(dict(found[1])["intermediates"]))
-    wanted = by_name(dict(expected[1])["intermediates"])
+    assert list(found[1]) == list(expected[1]), "the same layers in the same order"
+    captured, wanted = by_name(found[1]), by_name(expected[1])
     assert captured.keys() == wanted.keys()
     for place, output in wanted.items():
         np.testing.assert_allclose(captured[place], output, rtol=1e-3, atol=1e-4, err_msg=place)

@@ -159,7 +159,13 @@ def test_padding_counts_neither_in_the_loss_nor_in_the_accuracy(getkey):
 
 
 def gpt(depth: int, power: float, mup: bool = True) -> GPT:
-    return GPT(width=WIDTH, depth=depth, num_classes=CLASSES, mup=mup, depth_power=power)
+    return GPT(
+        width=WIDTH,
+        depth=depth,
+        num_classes=CLASSES,
+        parametrization="mup" if mup else "sp",
+        depth_power=power,
+    )
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0])

@@ -1,189 +1,428 @@
-"""From measured changes to verdicts: slopes are those of the power law, whatever else varies."""
+"""Verdicts: what passes, what fails, which layer is named, and what is said about it."""
 
 import dataclasses
 import json
 import math
 import random
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mulo_cli.results.coordinates import (
-    TOLERANCE,
-    CoordinateRecord,
-    check_coordinates,
-    confidence_interval,
-    fit_layer,
-    verdict_of,
+from mulo_cli.results.coordinate_fits import CoordinateFit
+from mulo_cli.results.coordinate_records import COORDINATE_RECORDS, CoordinateRecord
+from mulo_cli.results.coordinates import CoordinateCheck, check_coordinates
+from mulo_cli.results.store import read_records, to_line
+from tests.results.coordinate_worlds import (
+    STEPS,
+    WIDTHS,
+    deep,
+    layer,
+    lm,
+    mlp,
+    record,
+    records_of,
 )
-from mulo_cli.results.store import to_line
 
-WIDTHS = (64, 128, 256, 512, 1024)
-
-
-def record(width: int, seed: int, change: dict[str, tuple[float, ...]]) -> CoordinateRecord:
-    return CoordinateRecord(
-        optimizer="muadam",
-        settings={"learning_rate": 0.1},
-        parametrization="mup",
-        recipe_digest=None,
-        task="mlp",
-        dataset="digits",
-        real=True,
-        width=width,
-        depth=3,
-        batch_size=64,
-        seed=seed,
-        steps=len(next(iter(change.values()))),
-        code_version="0",
-        change=change,
-    )
+DEPTHS = (2, 4, 8, 16)
 
 
-def power_law(slopes, scale=1.0, widths=WIDTHS, steps=4) -> list[CoordinateRecord]:
-    """Return records whose one layer grows like width^slope, each seed with its own slope."""
-    return [
-        record(w, seed, {"layer": tuple(scale * (t + 1) * w**slope for t in range(steps))})
-        for w in widths
-        for seed, slope in enumerate(slopes)
+def checked(make=mlp, sizes=WIDTHS, **powers) -> CoordinateCheck:
+    """Check networks in which some places have powers: place with `__` for `/` -> measure."""
+    told = {name.replace("__", "/"): of for name, of in powers.items()}
+    return check_coordinates(records_of(make, sizes, powers=told))
+
+
+def fit_of(check: CoordinateCheck, place: str, measure: str) -> CoordinateFit:
+    (found,) = [f for f in check.fits if (f.place, f.measure) == (place, measure)]
+    return found
+
+
+def changed(records, which, name, **fields) -> list[CoordinateRecord]:
+    """Return records of which one layer or tensor is another in some networks."""
+
+    def change(one: CoordinateRecord) -> CoordinateRecord:
+        if not which(one):
+            return one
+        kind = "tensors" if name in one.tensors else "layers"
+        traces = dict(getattr(one, kind))
+        traces[name] = dataclasses.replace(traces[name], **fields)
+        return dataclasses.replace(one, **{kind: traces})
+
+    return [change(one) for one in records]
+
+
+def everywhere(one: CoordinateRecord) -> bool:
+    return True
+
+
+# --- Passing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("make", "sizes"), [(mlp, WIDTHS), (lm, WIDTHS), (deep, DEPTHS)])
+def test_a_check_passes_if_all_that_is_judged_is_stable(make, sizes):
+    check = checked(make, sizes)
+    assert check.passed
+    assert (check.verdict.culprit, check.verdict.diagnosis) == (None, "")
+    assert set(check.verdict.layers.values()) == {"stable"}
+    assert any("constant factor" in note for note in check.verdict.notes)
+
+
+def test_layers_come_in_forward_order_the_readout_before_the_logits():
+    assert list(checked().verdict.layers) == ["input", "hidden_0", "hidden_1", "readout", "logits"]
+
+
+@pytest.mark.parametrize("place", ["hidden_0__kernel", "input__bias", "readout__kernel", "logits"])
+def test_one_slope_beyond_the_border_fails_the_check(place):
+    measure = "change_std" if place == "logits" else "change"
+    assert checked(**{place: {measure: 0.3}}).verdict.verdict == "fail"
+    assert checked(**{place: {measure: 0.05}}).verdict.verdict == "pass"
+
+
+def test_the_order_of_records_is_irrelevant():
+    records = records_of(powers={"hidden_0/kernel": {"change": 0.5}})
+    shuffled = records[:]
+    random.Random(0).shuffle(shuffled)
+    assert check_coordinates(shuffled).fits == check_coordinates(records).fits
+
+
+def test_what_is_not_told_by_every_network_is_left_out_and_named():
+    records = records_of()
+    extra = dataclasses.replace(records[0], layers={**records[0].layers, "dropout": layer(64, {})})
+    check = check_coordinates([extra, *records[1:]])
+    assert check.passed
+    assert any("left out: dropout" in note for note in check.verdict.notes)
+
+
+def test_seeds_that_some_size_lacks_do_not_count():
+    records = [*records_of(), mlp(64, 3, {"logits": {"change_std": 9.0}})]
+    assert check_coordinates(records).passed
+
+
+# --- Not enough data ------------------------------------------------------------------------------
+
+
+def test_noise_is_not_enough_data_and_no_pass():
+    noisy = [mlp(width, seed, noise=0.2) for width in WIDTHS for seed in range(3)]
+    assert check_coordinates(noisy).verdict.verdict == "not enough data"
+
+
+def test_a_failure_counts_more_than_what_is_unclear():
+    noisy = [
+        mlp(width, seed, {"hidden_0/kernel": {"change": 3.0}}, noise=0.2)
+        for width in WIDTHS
+        for seed in range(3)
     ]
+    assert check_coordinates(noisy).verdict.verdict == "fail"
 
 
-def replace_change(one: CoordinateRecord, step: int, value: float) -> CoordinateRecord:
-    values = list(one.change["layer"])
-    values[step] = value
-    return dataclasses.replace(one, change={"layer": tuple(values)})
+@pytest.mark.parametrize("steps", [1, STEPS])
+def test_logits_that_never_move_have_shown_nothing(steps):
+    records = records_of(steps=steps)
+    still = changed(records, everywhere, "logits", change_std=(0.0,) * steps)
+    assert check_coordinates(still).verdict.verdict == "not enough data"
 
 
-# --- Slopes ---------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.floats(-2, 2), min_size=3, max_size=6), st.floats(1e-3, 1e3), st.randoms())
-def test_a_power_law_gives_its_exponent_whatever_its_scale_and_the_order(slopes, scale, chance):
-    records = power_law(slopes, scale)
-    chance.shuffle(records)
-    fit = fit_layer(records, "layer")
-    # tolerance: float64 logarithms
-    assert fit.slopes == pytest.approx(tuple(slopes), abs=1e-9)
-    assert fit.slope == pytest.approx(np.mean(slopes), abs=1e-9)
-    assert set(fit.slope_at) == {1, 2, 3, 4}
-    assert list(fit.slope_at.values()) == pytest.approx([np.mean(slopes)] * 4, abs=1e-9)
-
-
-def test_the_interval_is_that_of_students_t():
-    low, high = confidence_interval([0.0, 0.1, 0.2])
-    # 4.302653 is the 97.5 % quantile with two degrees of freedom, as tables of t have it
-    assert (high - low) / 2 == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
-    assert (high + low) / 2 == pytest.approx(0.1)
-    assert confidence_interval([0.0, 0.1]) is None
-
-
-def test_an_interval_of_95_percent_holds_the_true_slope_95_times_in_100():
-    generator = np.random.default_rng(0)
-    trials = generator.normal(0.3, 0.05, (2_000, 5))
-    intervals = [confidence_interval(trial.tolist()) for trial in trials]
-    hits = [low <= 0.3 <= high for low, high in intervals]
-    assert np.mean(hits) == pytest.approx(0.95, abs=0.02)  # four standard errors of 2 000 trials
-
-
-def test_the_measured_size_is_a_geometric_mean_over_seeds_and_steps():
-    fit = fit_layer(power_law([0.0, 0.5, 1.0], steps=2), "layer")
-    assert fit.change[64] == pytest.approx(64**0.5 * math.sqrt(2))
-    assert tuple(fit.change) == WIDTHS
+def test_after_one_step_a_layer_that_has_not_moved_is_unclear():
+    records = changed(records_of(steps=1), everywhere, "hidden_0", change_std=(0.0,))
+    assert check_coordinates(records).verdict.layers["hidden_0"] == "not enough data"
 
 
 # --- What does not count --------------------------------------------------------------------------
 
 
-def test_a_step_at_which_any_network_has_not_moved_is_left_out_for_all():
-    """The others would be compared at different steps: here their sizes differ tenfold."""
-    records = power_law([0.2, 0.2, 0.2])
-    records = [replace_change(r, 0, 10.0) for r in records]
-    records[7] = replace_change(records[7], 0, 0.0)
-    fit = fit_layer(records, "layer")
-    assert fit.steps == (2, 3, 4)
-    assert fit.slopes == pytest.approx((0.2, 0.2, 0.2))
-    assert set(fit.slope_at) == {2, 3, 4}
-
-
-def test_a_layer_that_never_moves_has_no_slope():
-    still = [record(w, s, {"layer": (0.0, 0.0)}) for w in WIDTHS for s in range(3)]
-    fit = fit_layer(still, "layer")
-    assert (fit.slope, fit.steps, fit.verdict) == (None, (), "not enough data")
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_one_number_that_is_not_finite_is_a_divergence_and_null_in_json(bad):
-    records = power_law([0.0, 0.0, 0.0])
-    records[4] = replace_change(records[4], 2, bad)
+def test_what_never_moves_is_a_constant_and_noted():
+    still = (0.0,) * STEPS
+    records = changed(records_of(), everywhere, "hidden_0", change_std=still)
+    records = changed(records, everywhere, "input/bias", change=still)
     check = check_coordinates(records)
-    (fit,) = check.fits
-    assert fit.verdict == "diverged"
-    assert fit.slope is None
-    assert not check.passed
-    plain = json.loads(to_line(fit), parse_constant=pytest.fail)
-    assert plain["change"]["128"] is None
-    assert plain["change"]["64"] > 0
-    assert json.loads(to_line(records[4]))["change"]["layer"][2] is None
+    assert check.passed
+    (note,) = [note for note in check.verdict.notes if "never moves" in note]
+    assert "hidden_0" in note
+    assert "input/bias" in note
 
 
+@pytest.mark.parametrize("told", [{"gradient": 1e-9}, {"effect": 1e-12, "gradient": 1.0}])
+def test_what_moves_by_rounding_alone_is_noted_and_not_judged(told):
+    """A key's bias under softmax; its gradient is a millionth of its kernel's."""
+    records = records_of(powers={"hidden_0/bias": {"change": -0.5}})
+    check = check_coordinates(changed(records, everywhere, "hidden_0/bias", **told))
+    assert check.passed
+    assert any("rounding alone" in n and "hidden_0/bias" in n for n in check.verdict.notes)
+
+
+def test_a_small_gradient_that_all_tensors_of_a_layer_share_is_no_rounding():
+    records = records_of(powers={"hidden_0/bias": {"change": -0.5}})
+    for name in ("hidden_0/bias", "hidden_0/kernel"):
+        records = changed(records, everywhere, name, gradient=1e-9)
+    assert not check_coordinates(records).passed
+
+
+@pytest.mark.parametrize(("power", "passed"), [(-0.5, True), (0.5, False)])
+@pytest.mark.parametrize("place", ["logits", "blocks_0__attention__scores"])
+def test_logits_and_scores_may_start_small_but_not_large(place, power, passed):
+    assert checked(lm, **{place: {"size": power}}).passed is passed
+
+
+def test_scores_may_vanish_in_training_as_products_of_vectors_that_are_not_aligned_do():
+    assert checked(lm, blocks_0__attention__scores={"change_std": -0.5}).passed
+
+
+def test_tensors_are_judged_by_their_first_steps():
+    """Later ones feed back."""
+    records = records_of(steps=6)
+    for width in WIDTHS:
+        late = (1.0, 2.0, 3.0, *(float(width),) * 3)
+        records = changed(records, lambda r, w=width: r.width == w, "hidden_0/kernel", change=late)
+    check = check_coordinates(records)
+    assert check.passed
+    assert fit_of(check, "hidden_0/kernel", "change").steps == (1, 2, 3)
+    assert fit_of(check, "hidden_0", "change_std").steps == (1, 2, 3, 4, 5, 6)
+
+
+def test_spectral_norms_are_shown_and_not_judged():
+    records = records_of()
+    for width in WIDTHS:
+        grown = (float(width),) * STEPS
+        records = changed(
+            records, lambda r, w=width: r.width == w, "hidden_0/kernel", spectral_change=grown
+        )
+    check = check_coordinates(records)
+    assert check.passed
+    assert fit_of(check, "hidden_0/kernel", "spectral_change").verdict == "grows"
+
+
+def test_networks_that_are_too_small_are_left_out_with_a_note():
+    records = changed(records_of(), lambda r: r.width == 64, "hidden_0", change_std=(9.0,) * STEPS)
+    check = check_coordinates(records)
+    assert check.passed
+    assert "stable only without width 64: change_std of hidden_0" in check.verdict.notes
+
+
+# --- The culprit ----------------------------------------------------------------------------------
+
+EVERYTHING_AFTER = {"hidden_1": {"change_std": 1.0}, "logits": {"change_std": 1.0}}
+
+
+@pytest.mark.parametrize("power", [1.0, -0.5])
+@pytest.mark.parametrize("measure", ["start", "change"])
 @pytest.mark.parametrize(
-    ("seeds", "widths"), [(2, WIDTHS), (1, WIDTHS), (5, WIDTHS[:2]), (5, WIDTHS[:1])]
+    "tensor", ["input/kernel", "input/bias", "hidden_0/kernel", "hidden_1/bias", "readout/kernel"]
 )
-def test_few_seeds_or_widths_are_not_enough_data(seeds, widths):
-    fit = fit_layer(power_law([0.0] * seeds, widths=widths), "layer")
-    assert fit.verdict == "not enough data"
+def test_a_tensor_at_fault_is_named_with_its_layer_and_the_measured_power(tensor, measure, power):
+    powers = {tensor: {measure: power}, "hidden_1": {"reads": 0.0}, "logits": {"change_std": power}}
+    check = check_coordinates(records_of(powers=powers))
+    culprit = check.verdict.culprit
+    assert culprit is not None
+    assert (culprit.layer, culprit.tensor) == (tensor.rpartition("/")[0], tensor)
+    assert culprit.measure == measure
+    assert culprit.slope == pytest.approx(power, abs=0.01)
+    assert f"n^{power:.1f}" in check.verdict.diagnosis
 
 
-# --- Verdicts -------------------------------------------------------------------------------------
+def test_the_first_in_forward_order_is_named():
+    check = checked(hidden_1__kernel={"change": 1.0}, hidden_0__kernel={"change": 1.0})
+    assert check.verdict.culprit.tensor == "hidden_0/kernel"
+
+
+def test_what_is_less_than_half_as_steep_as_the_steepest_is_an_echo():
+    check = checked(input__kernel={"change": 0.2}, hidden_0__kernel={"change": 1.0})
+    assert check.verdict.culprit.tensor == "hidden_0/kernel"
+    alone = checked(input__kernel={"change": 0.2})
+    assert alone.verdict.culprit.tensor == "input/kernel"
+
+
+def test_consequences_name_no_layer_while_something_of_its_own_fails():
+    check = checked(
+        input={"change_std": 1.0}, hidden_0={"size": 1.0}, hidden_1__kernel={"change": 0.5}
+    )
+    assert check.verdict.culprit.layer == "hidden_1"
+
+
+def test_without_anything_else_the_first_output_is_named():
+    check = checked(hidden_0={"size": 0.5}, **EVERYTHING_AFTER)
+    assert (check.verdict.culprit.layer, check.verdict.culprit.tensor) == ("hidden_0", None)
+    assert "a factor in its forward pass" in check.verdict.diagnosis
+
+
+def test_a_module_puts_out_after_those_it_has_called():
+    check = checked(lm, blocks_0={"size": 0.5}, blocks_0__down={"size": 0.5})
+    assert check.verdict.culprit.layer == "blocks_0/down"
 
 
 @pytest.mark.parametrize(
-    ("interval", "verdict"),
+    ("reader", "named"),
+    [("blocks_0", "embed"), ("blocks_0__up", "blocks_0/attention"), ("blocks_1", "blocks_0"),
+     ("blocks_1__norm", "blocks_0"), ("norm", "blocks_1"), ("logits", "norm"),
+     ("blocks_0__attention__out", "blocks_0/attention"), ("embed", "embed")],
+)  # fmt: skip
+def test_what_is_read_at_a_wrong_scale_names_the_layer_before(reader, named):
+    check = checked(lm, **{reader: {"reads": 0.5}})
+    assert check.verdict.culprit.layer == named
+    assert check.verdict.culprit.seen_at == reader.replace("__", "/")
+    assert "reads grows like n^0.5" in check.verdict.diagnosis
+
+
+@pytest.mark.parametrize(
+    ("power", "words"),
+    [(0.5, "divided by the root of the head size"), (1.0, "not divided by the head size")],
+)
+@pytest.mark.parametrize("measure", ["change_std", "size"])
+def test_scores_that_grow_name_their_attention(measure, power, words):
+    check = checked(lm, blocks_0__attention__scores={measure: power})
+    assert check.verdict.culprit.layer == "blocks_0/attention"
+    assert words in check.verdict.diagnosis
+
+
+def test_a_divergence_is_a_failure_that_says_so():
+    records = changed(records_of(), lambda r: r.width == 1024, "logits", change_std=(math.nan,) * 4)
+    check = check_coordinates(records)
+    assert check.verdict.verdict == "fail"
+    assert check.verdict.layers["logits"] == "diverged"
+    assert "logits diverges" in check.verdict.diagnosis
+    assert "lower learning rate" in check.verdict.diagnosis
+
+
+def test_before_it_diverges_a_power_can_be_told():
+    records = records_of(powers={"hidden_0/kernel": {"change": 1.0}})
+    records = changed(records, lambda r: r.width == 1024, "logits", change_std=(math.inf,) * 4)
+    assert check_coordinates(records).verdict.culprit.tensor == "hidden_0/kernel"
+
+
+# --- What is said ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tensor", "measure", "power", "words"),
     [
-        ((-0.05, 0.05), "stable"),
-        ((-TOLERANCE, TOLERANCE), "stable"),
-        ((0.02, 0.101), "not enough data"),
-        ((-0.101, 0.0), "not enough data"),
-        ((-0.5, 0.5), "not enough data"),
-        ((0.1, 0.3), "not enough data"),
-        ((0.11, 0.3), "grows"),
-        ((-0.3, -0.11), "vanishes"),
-        ((math.nan, math.nan), "not enough data"),
-        (None, "not enough data"),
+        ("hidden_0/kernel", "change", 1.0, "its update lacks the factor 1/fan_in"),
+        ("hidden_0/kernel", "change", -1.0, "the factor 1/fan_in acts twice"),
+        ("hidden_0/kernel", "start", 0.5, "its initial variance is not 1/fan_in"),
+        ("hidden_0/bias", "change", -1.0, "a vector treated as hidden"),
+        ("input/kernel", "change", -1.0, "an input matrix treated as hidden"),
+        ("input/kernel", "start", -0.5, "its initial variance must not depend on the width"),
+        ("readout/kernel", "change", 1.0, "logits grow like n^1.0 through readout/kernel: the "
+         "readout is not multiplied by 1/fan_in, nor its learning rate"),
+        ("readout/kernel", "change", -1.0, "1/fan_in acts twice"),
+        ("readout/kernel", "start", 0.5, "too large by fan_in^1/2"),
+        ("hidden_0/kernel", "change", 0.3, "moves like n^0.3"),
+    ],
+)  # fmt: skip
+def test_a_power_and_the_kind_of_a_tensor_tell_a_likely_cause(tensor, measure, power, words):
+    check = check_coordinates(records_of(powers={tensor: {measure: power}}))
+    assert words in check.verdict.diagnosis
+
+
+@pytest.mark.parametrize(("power", "words"), [(1.0, "multiplied by the width"), (-1.0, "1/fan_in")])
+def test_decay_that_depends_on_the_width_is_told(power, words):
+    visible = {"shrinkage": power, "start": 0.0}
+    records = records_of(powers={"hidden_0/kernel": visible}, noise=0.0)
+    if power < 0:
+        records = [
+            changed([r], everywhere, "hidden_0/kernel",
+                    shrinkage=tuple(100.0 * (t + 1) / r.width for t in range(STEPS)))[0]
+            for r in records
+        ]  # fmt: skip
+    check = check_coordinates(records)
+    assert check.verdict.culprit.measure == "shrinkage"
+    assert "decay of hidden_0/kernel" in check.verdict.diagnosis
+    assert words in check.verdict.diagnosis
+
+
+def test_a_decay_steeper_than_the_change_is_what_makes_a_tensor_move():
+    powers = {"hidden_0/kernel": {"change": 0.6, "shrinkage": 1.0}}
+    check = check_coordinates(records_of(powers=powers, noise=0.0))
+    assert check.verdict.culprit.measure == "change"
+    assert "the decay of hidden_0/kernel grows like n^1.0" in check.verdict.diagnosis
+
+
+def test_shrinkage_that_chance_could_make_is_not_judged():
+    """A random change of that size would do as much."""
+    records = records_of(powers={"hidden_0/kernel": {"change": 0.0}})
+    for width in WIDTHS:
+        tiny = tuple((t + 1) / width**1.5 for t in range(STEPS))
+        records = changed(
+            records, lambda r, w=width: r.width == w, "hidden_0/kernel", shrinkage=tiny
+        )
+    check = check_coordinates(records)
+    assert check.passed
+    assert not [fit for fit in check.fits if fit.measure == "shrinkage"]
+
+
+@pytest.mark.parametrize(("gradient", "leaks"), [(-1.0, True), (0.0, False)])
+def test_a_bent_fall_with_small_gradients_is_likely_an_epsilon(gradient, leaks):
+    powers = {"hidden_0/kernel": {"change": -0.25, "gradient": gradient},
+              "hidden_0/bias": {"gradient": gradient}}  # fmt: skip
+    check = check_coordinates(records_of(powers=powers))
+    assert ("epsilon" in check.verdict.diagnosis) is leaks
+    if leaks:
+        assert "gradients fall to 1e-03 at width 1024" in check.verdict.diagnosis
+        assert "eps_scaling=1" in check.verdict.diagnosis
+
+
+# --- Depths ---------------------------------------------------------------------------------------
+
+
+def test_stacks_are_compared_by_position_and_what_lies_between_is_left_out():
+    check = checked(deep, DEPTHS)
+    assert check.verdict.axis == "depth"
+    shown = list(dict.fromkeys(fit.layer for fit in check.fits))
+    assert shown == [
+        "embed", "blocks", "blocks[first]", "blocks[first]/up", "blocks[last]", "blocks[last]/up",
+        "norm", "readout", "logits",
+    ]  # fmt: skip
+    assert not [f for f in check.fits if f.layer.endswith("]/up") and f.judged]
+    assert "depth: no slope" in check.verdict.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "powers",
+    [
+        {"blocks": {"effect": 0.5}},
+        {"blocks": {"size": 0.5}, "norm": {"reads": 0.5}},
+        {"blocks": {"change_std": 0.5}, "logits": {"change_std": 0.5}},
     ],
 )
-def test_a_verdict_needs_the_whole_interval(interval, verdict):
-    assert verdict_of(interval) == verdict
+def test_a_stream_that_grows_with_depth_names_the_stack(powers):
+    check = checked(deep, DEPTHS, **powers)
+    assert check.verdict.culprit.layer == "blocks"
+    assert "L^0.5" in check.verdict.diagnosis
+    assert "L^-1/2" in check.verdict.diagnosis
 
 
-@pytest.mark.parametrize(
-    ("slope", "verdict"), [(0.0, "stable"), (0.09, "stable"), (0.5, "grows"), (-0.5, "vanishes")]
-)
-def test_power_laws_are_judged_by_their_exponent(slope, verdict):
-    fit = fit_layer(power_law([slope - 0.001, slope, slope + 0.001]), "layer")
-    assert fit.verdict == verdict
+def test_a_tensor_in_no_block_is_named_itself():
+    check = checked(deep, DEPTHS, embed__kernel={"change": 1.0})
+    assert check.verdict.culprit.tensor == "embed/kernel"
+    assert "embed/kernel moves like L^1.0" in check.verdict.diagnosis
 
 
-def test_an_optimizer_passes_if_every_layer_is_stable():
-    def layers(exponent: float) -> list[CoordinateRecord]:
-        return [
-            record(w, s, {"input": (1.0 + s, 2.0), "logits": (w**exponent, w**exponent)})
-            for w in WIDTHS
-            for s in range(3)
-        ]
-
-    assert check_coordinates(layers(0.0)).passed
-    failed = check_coordinates(layers(0.5))
-    assert not failed.passed
-    assert failed.verdict.layers == {"input": "stable", "logits": "grows"}
-    assert json.loads(to_line(failed.verdict))["verdict"] == "fail"
+# --- On disk --------------------------------------------------------------------------------------
 
 
-def test_the_order_of_records_is_irrelevant():
-    records = power_law([0.1, 0.3, -0.2, 0.0])
-    shuffled = records[:]
-    random.Random(0).shuffle(shuffled)
-    assert check_coordinates(shuffled).fits == check_coordinates(records).fits
+def test_records_come_back_from_json_as_they_went():
+    records = [*records_of(mlp, WIDTHS[:1]), deep(3)]
+    assert [*read_records(map(to_line, records), "memory", COORDINATE_RECORDS)] == records
+
+
+def test_fits_and_verdicts_are_json_without_numbers_that_are_none():
+    records = changed(records_of(), lambda r: r.width == 128, "logits", change_std=(math.inf,) * 4)
+    check = check_coordinates(records)
+    lines = [to_line(one) for one in (*check.fits, check.verdict, *records)]
+    plain = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    (of_logits,) = [p for p in plain if p.get("layer") == "logits" and p["measure"] == "change_std"]
+    assert of_logits["values"]["128"] is None
+    assert of_logits["values"]["64"] > 0
+    (verdict,) = [p for p in plain if p["kind"] == "coordinate-verdict"]
+    assert verdict["verdict"] == "fail"
+    assert verdict["culprit"]["layer"] == "logits"
+
+
+def test_weights_and_logits_alone_are_enough():
+    """A network without flax shows no layers."""
+    records = [
+        record(w, s, {"logits": one.layers["logits"]}, one.tensors)
+        for w in WIDTHS
+        for s in range(3)
+        for one in [mlp(w, s, {"hidden_0/kernel": {"change": 1.0}})]
+    ]
+    check = check_coordinates(records)
+    assert check.verdict.culprit.tensor == "hidden_0/kernel"
+    assert list(check.verdict.layers) == ["input", "hidden_0", "hidden_1", "readout", "logits"]

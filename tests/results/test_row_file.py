@@ -6,8 +6,9 @@ import os
 import pytest
 
 from mulo_cli.errors import DataError, OutputError, UsageError
+from mulo_cli.results.record_file import BEGINNING
 from mulo_cli.results.records import content_hash
-from mulo_cli.results.row_file import BEGINNING, RowFile, refuse_existing
+from mulo_cli.results.row_file import RowFile, refuse_existing
 from mulo_cli.results.store import to_line
 from tests.results.evaluation_rows import evaluation_row
 
@@ -175,7 +176,7 @@ def test_a_row_torn_by_a_full_disk_is_mended_by_the_next_one_to_open_the_file(pa
             stream.write(json.dumps({"optimizer": record.optimizer}) + "...")
         raise OutputError("cannot write", "free some space")
 
-    monkeypatch.setattr("mulo_cli.results.row_file.append_record", half)
+    monkeypatch.setattr("mulo_cli.results.record_file.append_record", half)
     with pytest.raises(OutputError):
         file.append(new)
     monkeypatch.undo()

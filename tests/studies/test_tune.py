@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from mulo_cli.assembly.datasets import build_dataset
-from mulo_cli.assembly.optimizers import build_trials
+from mulo_cli.assembly.searches import build_trials
 from mulo_cli.assembly.tasks import build_evaluation_task
 from mulo_cli.recipes.grids import Grid
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.results.records import EvaluationRow, content_hash
 from mulo_cli.studies.evaluate import EvaluationConfig, Progress, evaluate, identity
-from mulo_cli.studies.tune import MAX_LANES, Trial, choose_lanes, tune
+from mulo_cli.studies.seats import Trial
+from mulo_cli.studies.tune import compile_tuning, tune
 
 STEPS = 60
 CONFIG = EvaluationConfig(steps=STEPS, seeds=2, window=10, at=(STEPS,))
@@ -42,8 +43,13 @@ def trials():
     return build_trials("adamw", "constant", GRID, CONFIG.seeds)
 
 
-def rows_of(task, trials, lanes=LANES) -> dict[str, EvaluationRow]:
-    records = list(tune(task, trials, CONFIG, lanes, "0"))
+def searched(task, trials, config=CONFIG, lanes=LANES) -> list[Progress | EvaluationRow]:
+    programs = compile_tuning(task, trials, config, lanes)
+    return list(tune(task, trials, config, programs, "0"))
+
+
+def rows_of(task, trials) -> dict[str, EvaluationRow]:
+    records = searched(task, trials)
     rows = [record for record in records if isinstance(record, EvaluationRow)]
     assert len({content_hash(row) for row in rows}) == len(rows)
     return {f"{row.optimizer} {row.seed}": without_clock(row) for row in rows}
@@ -101,13 +107,13 @@ def test_diverged_trials_give_their_lanes_up_early(task, trials):
     """Four trials that end in their first segment cost one segment on four lanes, not two."""
     hopeless = [trial for trial in trials if trial.optimizer.hyper["learning_rate"] > 1]
     assert len(hopeless) == 4
-    segments = [r for r in tune(task, hopeless, CONFIG, 4, "0") if isinstance(r, Progress)]
+    segments = [r for r in searched(task, hopeless, lanes=4) if isinstance(r, Progress)]
     assert len(segments) == 1
     assert segments[0].step == 4 * STEPS
 
 
 def test_progress_counts_the_steps_of_all_trials(task, trials):
-    told = [r.step for r in tune(task, trials[:3], CONFIG, LANES, "0") if isinstance(r, Progress)]
+    told = [r.step for r in searched(task, trials[:3]) if isinstance(r, Progress)]
     assert told == sorted(told)
     assert told[-1] == 3 * STEPS
     assert len(told) > 1
@@ -116,7 +122,7 @@ def test_progress_counts_the_steps_of_all_trials(task, trials):
 def test_a_run_that_ends_inside_a_segment_is_cut_at_its_last_step(task, trials):
     """53 has no divisor near the segment's length: lanes run on to the border, rows do not."""
     config = dataclasses.replace(CONFIG, steps=53, at=(53,))
-    (row,) = [r for r in tune(task, trials[:1], config, 1, "0") if isinstance(r, EvaluationRow)]
+    (row,) = [r for r in searched(task, trials[:1], config, 1) if isinstance(r, EvaluationRow)]
     (alone,) = [
         r
         for r in evaluate(task, trials[0].optimizer, dataclasses.replace(config, seeds=1), "0")
@@ -124,15 +130,6 @@ def test_a_run_that_ends_inside_a_segment_is_cut_at_its_last_step(task, trials):
     ]
     assert len(row.curve) == len(alone.curve)
     np.testing.assert_allclose(row.curve, alone.curve, rtol=1e-3)
-
-
-@pytest.mark.parametrize("trials", [1, 2, 63, 64, 65, 504, 512, 1512])
-@pytest.mark.parametrize("parameters", [10, 5_000, 3_000_000, 10**9])
-def test_lanes_fit_and_are_filled_evenly(trials, parameters):
-    lanes = choose_lanes(trials, parameters)
-    assert 1 <= lanes <= min(MAX_LANES, trials)
-    waves = -(-trials // lanes)
-    assert waves * lanes - trials < waves, "no wave has more than one empty lane on average"
 
 
 def test_a_trial_is_a_configuration_and_a_seed(trials):

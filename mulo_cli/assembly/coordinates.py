@@ -1,0 +1,224 @@
+"""What a coordinate check measures, built from words: ours by name, the user's own by import."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from mulo_cli.assembly.code_digest import code_digest
+from mulo_cli.assembly.optimizers import build_named_optimizer
+from mulo_cli.assembly.tasks import NOTHING, build_evaluation_task
+from mulo_cli.assembly.user_code import UserCodeError, load_function, user_code
+from mulo_cli.assembly.user_networks import PAGE, UserNetwork, refuse_depth, user_network
+from mulo_cli.datasets.base import Dataset
+from mulo_cli.errors import RoleError, shortened
+from mulo_cli.mup.kinds import ParamRole, RoleKind
+from mulo_cli.mup.readouts import ReadoutForm
+from mulo_cli.mup.roles import Init, Roles, infer_roles, leaf_name
+from mulo_cli.mup.sketches import sketch, told_by_modules
+from mulo_cli.recipes.references import (
+    UserFunction,
+    is_user_function,
+    parse_optimizer,
+    parse_user_function,
+)
+from mulo_cli.recipes.schema import TaskSection
+from mulo_cli.studies.evaluate import EvaluationTask, NamedOptimizer
+from mulo_cli.tasks.base import Task
+from mulo_cli.tasks.losses import classification_ceiling
+from mulo_cli.types import Hyper
+
+
+def build_coordinate_task(
+    section: TaskSection,
+    dataset: Dataset,
+    width: int,
+    depth: int | None,
+    parametrization: str,
+    *,
+    readout: ReadoutForm = "auto",
+    asked: Mapping[str, str] = NOTHING,
+) -> EvaluationTask:
+    """Build the task of one size, of a network of ours or of the user's own.
+
+    Args:
+        section: `optimizee` is a name with options, or MODULE:FUNCTION; its widths do not matter.
+        dataset: on what it is trained.
+        width: of the network.
+        depth: of the network; None: the section's for ours, and the user's function is not told
+            any (the task's depth is 0 then).
+        parametrization: of the network; the user's own are what they are, and under `sp` roles ask
+            for no factors.
+        readout: where the factor 1/fan_in of the user's own outputs acts; `auto`: in the network
+            where it has a `Readout`, else in the update.
+        asked: options that an optimizer asks of networks of ours (`NamedOptimizer.network`).
+
+    Raises:
+        UsageError: a word that does not fit, or no such module or function.
+        UserCodeError: the user's own code fails, or returns something else than it is asked for.
+        RoleError: the part that a parameter plays cannot be told.
+    """
+    if not is_user_function(section.optimizee):
+        sized = section if depth is None else dataclasses.replace(section, depth=depth)
+        return build_evaluation_task(sized, dataset, width, parametrization, asked)
+    return _user_task(section, dataset, width, depth, parametrization, readout)
+
+
+def build_coordinate_optimizer(
+    text: str, width: int, parametrization: str | None = None
+) -> NamedOptimizer:
+    """Build an optimizer for networks of one width: by name, an artefact, or the user's own.
+
+    Args:
+        text: NAME[:KEY=VALUE,...], a path, or MODULE:FUNCTION.
+        width: of the network; ours do not depend on it.
+        parametrization: of the networks, where that is not to be the optimizer's own; those of a
+            user's optimizer are under muP unless this says otherwise.
+
+    Raises:
+        UsageError: a word that does not fit, or no such module or function.
+        UserCodeError: the user's own code fails, or returns no optimizer.
+    """
+    if not is_user_function(text):
+        reference = parse_optimizer(text)
+        if parametrization is not None:
+            reference = dataclasses.replace(reference, parametrization=parametrization)
+        return build_named_optimizer(reference)
+    reference = parse_user_function(text)
+    make = load_function(reference)
+    with user_code(reference):
+        made = make(width)
+    if not isinstance(made, optax.GradientTransformation):
+        raise UserCodeError(
+            f"{text} returned {shortened(made)}, which is no optimizer",
+            f"return an optax.GradientTransformation from make(width) ({PAGE})",
+        )
+    return NamedOptimizer(
+        name=text,
+        parametrization=parametrization or "mup",
+        make=_UserOptimizer(optax.with_extra_args_support(made), reference),
+        hyper={},
+        settings={},
+        recipe_digest=None,
+        code=code_digest(reference.module),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _UserOptimizer:
+    """The user's own optimizer as a MakeOptimizer: nothing about it is traced."""
+
+    made: optax.GradientTransformationExtraArgs
+    reference: UserFunction
+
+    def __call__(
+        self, hyper: Hyper, roles: Roles, num_steps: Int[Array, ""]
+    ) -> optax.GradientTransformationExtraArgs:
+        """Return the optimizer; what goes wrong in it is one clear error."""
+        del hyper, roles, num_steps
+
+        def init(params: optax.Params) -> optax.OptState:
+            with user_code(self.reference):
+                return self.made.init(params)
+
+        def update(
+            updates: optax.Updates,
+            state: optax.OptState,
+            params: optax.Params | None = None,
+            **extra: Any,
+        ) -> tuple[optax.Updates, optax.OptState]:
+            with user_code(self.reference):
+                return self.made.update(updates, state, params, **extra)
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _user_task(
+    section: TaskSection,
+    dataset: Dataset,
+    width: int,
+    depth: int | None,
+    parametrization: str,
+    readout: ReadoutForm,
+) -> EvaluationTask:
+    reference = parse_user_function(section.optimizee)
+    make = load_function(reference)
+    if depth is not None:
+        refuse_depth(make, reference)
+
+    def network(width: int, depth: int | None = depth) -> UserNetwork:
+        return user_network(make, reference, dataset, width, depth)
+
+    own = network(width)
+    inits = network(2 * width).init, own.init
+    deep = None if depth is None else network(width, depth + 1).init
+    form = "forward" if parametrization == "sp" else readout  # SP scales nothing
+    roles, notes = roles_to_measure(inits, deep, form)
+    task = Task(
+        name=f"{section.optimizee}-{dataset.name}-w{width}",
+        roles=roles,
+        data=dataset.splits["train"],
+        batch=dataset.make_batch(section.batch_size),
+        init=own.init,
+        loss=own.loss,
+        loss_ceiling=classification_ceiling(dataset.num_classes),
+        test_batch=dataset.make_test_batch and dataset.make_test_batch(section.batch_size),
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch = jax.eval_shape(task.batch, task.data, key, jnp.int32(0))
+    jax.eval_shape(task.loss, jax.eval_shape(task.init, key), batch)
+    return EvaluationTask(
+        task=task,
+        test_data=dataset.splits["test"],
+        optimizee=section.optimizee,
+        dataset=dataset.name,
+        real=dataset.real,
+        width=width,
+        depth=depth or 0,
+        batch_size=section.batch_size,
+        digest=dataset.digest,
+        code=code_digest(reference.module),
+        notes=notes,
+    )
+
+
+def roles_to_measure(
+    inits: tuple[Init, Init], deep: Init | None, readout: ReadoutForm
+) -> tuple[Roles, tuple[str, ...]]:
+    """Tell the roles of a network that may be wrong: it is to be measured, not to be refused.
+
+    Args:
+        inits: of the network at another width, and at its own.
+        deep: of the network with another number of layers, where that is known.
+        readout: where the factor 1/fan_in of outputs acts.
+
+    Returns:
+        The roles, and what had to be assumed: where an output's update is multiplied by 1/fan_in,
+        and its initial scale does not suit that, a sentence says so.
+
+    Raises:
+        RoleError: for any other reason than an initial scale.
+    """
+    try:
+        return infer_roles(*inits, init_deep=deep, readout=readout), ()
+    except RoleError as error:
+        if readout == "forward":
+            raise
+        refused = error
+    try:
+        roles = infer_roles(*inits, init_deep=deep, readout="forward")
+    except RoleError:
+        raise refused from None
+    narrow, wide = map(sketch, inits)
+
+    def measured(path: tuple, role: ParamRole) -> ParamRole:
+        told = told_by_modules(leaf_name(path), narrow, wide)
+        scaled = role.kind is RoleKind.OUTPUT and not any(one.forward for one in told)
+        return dataclasses.replace(role, forward_multiplier=False) if scaled else role
+
+    roles = jax.tree.map_with_path(measured, roles, is_leaf=lambda x: isinstance(x, ParamRole))
+    return roles, (f"{refused}; it is measured all the same, its update multiplied by 1/fan_in",)

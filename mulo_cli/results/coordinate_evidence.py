@@ -1,0 +1,339 @@
+"""What a coordinate check looks at, in forward order: numbers by size, seed and step.
+
+How far training moves a layer is a consequence of all that lies before it. What is *its own* is how
+large its tensors start, how far they move, how they shrink, and by what its inputs were multiplied.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from mulo_cli.results.coordinate_fits import Axis, Measure
+from mulo_cli.results.coordinate_records import CoordinateRecord, LayerTrace, Numbers, TensorTrace
+from mulo_cli.results.coordinate_stacks import aligned, is_whole_block, stack_effects, stack_of
+
+LOGITS = "logits"
+"""What a network's output is called."""
+
+EARLY_STEPS = 3
+"""Steps at which tensors are judged: one update decides how it scales (spectral paper, section 2);
+later ones feed back, each in its own way."""
+
+NOISE_EFFECT = 1e-10
+"""Share of what all changes did to the loss below which a tensor moves by rounding alone."""
+
+NOISE_GRADIENT = 1e-4
+"""The same for its gradient, as a share of the largest in its layer: that of a key's bias, to which
+softmax is blind, is 1e-6 of that of the key's kernel; others are of one size."""
+
+DECAY_OVER_CHANCE = 4.0
+"""How far shrinkage must stand out from what a random change of that size gives."""
+
+CONSTANT_STEPS = 3
+"""What has not moved after so many steps at any size never will: it is a constant."""
+
+Judged: TypeAlias = Literal["always", "failing", "growing", "never"]
+"""When a fit counts: always; if it grows or vanishes; if it grows."""
+
+Places: TypeAlias = Mapping[tuple[int, int], CoordinateRecord]
+"""Size and seed -> record."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One series of numbers.
+
+    Attributes:
+        layer: it belongs to.
+        tensor: it is of; null where it is of the layer itself.
+        measure: what was measured.
+        judged: when it counts.
+        steps: what the steps are called (0: before training).
+        values: sizes x seeds x steps; nan where a number was not finite.
+        own: whether it is its layer's own, and no consequence of what lies before.
+        note: why it is not judged though its like is.
+        most_steps: of those that are not zero so many count; all if null.
+    """
+
+    layer: str
+    tensor: str | None
+    measure: Measure
+    judged: Judged
+    steps: tuple[int, ...]
+    values: np.ndarray
+    own: bool = False
+    note: str = ""
+    most_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Records of one optimizer by size and seed, under names that all of them know.
+
+    Attributes:
+        axis: what the sizes are.
+        sizes: ascending.
+        seeds: that every size has.
+        records: by size and seed.
+        order: layers in forward order, those among them that nothing but tensors tells of.
+        tensors: layer -> names of its tensors, matrices before vectors.
+        left_out: names that not every network has.
+        effects: stack -> sizes x seeds: what changes of its blocks did to the loss, over what those
+            before it did; empty where widths are compared.
+    """
+
+    axis: Axis
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    records: Places
+    order: tuple[str, ...]
+    tensors: Mapping[str, tuple[str, ...]]
+    left_out: tuple[str, ...]
+    effects: Mapping[str, np.ndarray]
+
+    def __getitem__(self, read: Callable[[CoordinateRecord], Sequence[float | None]]) -> np.ndarray:
+        """Return sizes x seeds x steps of what is read from each record."""
+        return np.array(
+            [[read(self.records[size, seed]) for seed in self.seeds] for size in self.sizes],
+            np.float64,
+        )
+
+    @property
+    def first(self) -> CoordinateRecord:
+        """A record of the smallest network."""
+        return self.records[self.sizes[0], self.seeds[0]]
+
+    def trace(self, tensor: str) -> TensorTrace:
+        """Return what one of the largest networks tells of a tensor."""
+        return self.records[self.sizes[-1], self.seeds[0]].tensors[tensor]
+
+    def gradients(self, tensor: str) -> np.ndarray | None:
+        """Return the gradient of a tensor by size, None where it is zero or not finite."""
+        found = self[lambda record: (record.tensors[tensor].gradient,)]
+        if not (np.isfinite(found) & (found > 0.0)).all():
+            return None
+        return np.exp(np.log(found).mean(axis=(1, 2)))
+
+
+def tabulated(records: Sequence[CoordinateRecord]) -> Table:
+    """Bring the records of one optimizer into order.
+
+    Sizes are depths if these differ, else widths. Seeds that some size lacks do not count; there is
+    at least one that none lacks.
+    """
+    axis: Axis = "depth" if len({record.depth for record in records}) > 1 else "width"
+    effects = stack_effects(records) if axis == "depth" else {}
+    records = aligned(records) if axis == "depth" else records
+    places = {(getattr(record, axis), record.seed): record for record in records}
+    sizes = tuple(sorted({size for size, _ in places}))
+    seeds = sorted({seed for _, seed in places})
+    complete = tuple(s for s in seeds if all((size, s) in places for size in sizes))
+    largest = places[sizes[-1], complete[0]]
+    of_all = [places[size, seed] for size in sizes for seed in complete]
+    layers = [x for x in largest.layers if all(x in record.layers for record in of_all)]
+    tensors = [x for x in largest.tensors if all(x in record.tensors for record in of_all)]
+    named = {name for record in of_all for name in (*record.layers, *record.tensors)}
+    return Table(
+        axis=axis,
+        sizes=sizes,
+        seeds=complete,
+        records=places,
+        order=_order(layers, [largest.tensors[name].layer for name in tensors]),
+        tensors=_by_layer({name: largest.tensors[name] for name in tensors}),
+        left_out=tuple(sorted(named - {*layers, *tensors})),
+        effects={
+            stack: np.array([[of[size, seed] for seed in complete] for size in sizes], np.float64)
+            for stack, of in effects.items()
+        },
+    )
+
+
+def collected(table: Table) -> Iterator[Evidence]:
+    """Yield all evidence in forward order."""
+    stacks = dict(table.effects)
+    for layer in table.order:
+        stack = stack_of(layer)
+        if stack in stacks:
+            values = stacks.pop(stack)[:, :, None]
+            yield Evidence(stack, None, "effect", "always", (table.first.steps,), values, own=True)
+        trace = table.first.layers.get(layer)
+        if trace is not None and not trace.sown:
+            yield from _reads(table, layer)
+        for tensor in table.tensors.get(layer, ()):
+            yield from _of_tensor(table, layer, tensor)
+        if trace is not None:
+            yield from _of_output(table, layer, sown=trace.sown)
+
+
+def _order(layers: Sequence[str], of_tensors: Sequence[str]) -> tuple[str, ...]:
+    """Return all layers: those of tensors alone come right before the next one that is called."""
+    order = list(layers)
+    following = LOGITS
+    for layer in reversed(of_tensors):
+        if layer not in order:
+            place = order.index(following) if following in order else len(order)
+            order.insert(place, layer)
+        following = layer
+    return tuple(order)
+
+
+def _by_layer(tensors: Mapping[str, TensorTrace]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for vectors in (False, True):
+        for name, trace in tensors.items():
+            if trace.vector is vectors:
+                found[trace.layer] = (*found.get(trace.layer, ()), name)
+    return found
+
+
+def _reads(table: Table, layer: str) -> Iterator[Evidence]:
+    values = table[lambda record: (record.layers[layer].reads,)]
+    told = all(
+        table.records[size, seed].layers[layer].reads is not None
+        for size in table.sizes
+        for seed in table.seeds
+    )
+    if told and values.any():
+        judged: Judged = "always" if _at_any_depth(table, layer) else "never"
+        yield Evidence(layer, None, "reads", judged, (0,), values, own=True)
+
+
+def _at_any_depth(table: Table, name: str) -> bool:
+    """Say whether something is there once in networks of any depth: whatever is in no stack."""
+    return table.axis == "width" or stack_of(name) is None
+
+
+def _of_tensor(table: Table, layer: str, name: str) -> Iterator[Evidence]:
+    def read(what: Callable[[TensorTrace], Sequence[float | None]]) -> np.ndarray:
+        return table[lambda record: what(record.tensors[name])]
+
+    steps = _numbers(table)
+    known = _at_any_depth(table, layer) and _at_any_depth(table, name)
+    judged: Judged = "always" if known else "never"
+    start, change = read(lambda t: (t.start,)), read(lambda t: t.change)
+    note = _aside(table, name, change)
+    if start.any():
+        yield Evidence(layer, name, "start", judged, (0,), start, own=True)
+    yield Evidence(
+        layer, name, "change", "never" if note else judged, steps, change,
+        own=True, note=note, most_steps=EARLY_STEPS,
+    )  # fmt: skip
+    shrinkage = read(lambda t: t.shrinkage)
+    if not note and shrinkage.any() and _decays(table, name, shrinkage):
+        yield Evidence(
+            layer, name, "shrinkage", judged, steps, shrinkage, own=True, most_steps=EARLY_STEPS
+        )
+    yield from _spectral(table, layer, name, steps)
+
+
+def _spectral(table: Table, layer: str, name: str, steps: tuple[int, ...]) -> Iterator[Evidence]:
+    """Yield spectral norms, which are shown: by kind of tensor something sharper is judged."""
+    if table.first.tensors[name].vector:
+        return
+    start = table[lambda record: (record.tensors[name].spectral_start,)]
+    if np.nan_to_num(start).any():
+        yield Evidence(layer, name, "spectral_start", "never", (0,), start)
+    change = table[lambda record: record.tensors[name].spectral_change]
+    yield Evidence(layer, name, "spectral_change", "never", steps, change, most_steps=EARLY_STEPS)
+
+
+def _aside(table: Table, name: str, change_NxSxT: np.ndarray) -> str:
+    """Return why a tensor's change is not judged; empty if it is."""
+    if not change_NxSxT.any() and change_NxSxT.shape[2] >= CONSTANT_STEPS:
+        return "never moves: not judged"
+    return "moves by rounding alone: not judged" if _moves_by_noise(table, name) else ""
+
+
+def _moves_by_noise(table: Table, name: str) -> bool:
+    """Say whether what a tensor does in the smallest networks has no bearing on the loss."""
+    for seed in table.seeds:
+        tensors = table.records[table.sizes[0], seed].tensors
+        told = tensors[name]
+        beside = [one.gradient or 0.0 for one in tensors.values() if one.layer == told.layer]
+        small = told.gradient is not None and told.gradient < NOISE_GRADIENT * max(beside)
+        if not small and (told.effect is None or told.effect >= NOISE_EFFECT):
+            return False
+    return True
+
+
+def _decays(table: Table, name: str, shrinkage_NxSxT: np.ndarray) -> bool:
+    """Say whether a tensor visibly shrinks: everywhere, and more than by chance.
+
+    Chance differs from seed to seed, decay does not.
+    """
+    if not (shrinkage_NxSxT > 0.0).all():  # nan, too
+        return False
+    last_NxS = shrinkage_NxSxT[:, :, -1]
+    if (last_NxS.mean(axis=1) < DECAY_OVER_CHANCE * last_NxS.std(axis=1, ddof=0)).any():
+        return False
+    for size, of_size in zip(table.sizes, last_NxS, strict=True):
+        for seed, found in zip(table.seeds, of_size, strict=True):
+            if found <= DECAY_OVER_CHANCE * _chance(table.records[size, seed].tensors[name]):
+                return False
+    return True
+
+
+def _chance(tensor: TensorTrace) -> float:
+    """Return the shrinkage <D, W>/<W, W> that a random change D of a tensor W has by chance.
+
+    It is about |D|/|W|/sqrt(elements). Of hidden matrices `start` and `change` are spectral norms
+    in different units; a change of low rank has a Frobenius norm not far above its spectral norm.
+    """
+    if not tensor.start or tensor.change[-1] is None:
+        return math.inf
+    ratio = tensor.change[-1] / tensor.start
+    if tensor.kind == "hidden" and not tensor.vector:
+        ratio /= math.sqrt(tensor.fan_in)
+    elements = tensor.fan_out if tensor.vector else tensor.fan_in * tensor.fan_out
+    return ratio / math.sqrt(elements)
+
+
+def _of_output(table: Table, layer: str, *, sown: bool) -> Iterator[Evidence]:
+    """Yield what a layer puts out.
+
+    What a module shows of itself, attention scores above all, may vanish: products of vectors that
+    are not aligned with each other do. So may the logits before training. The size of an output
+    before training shows once more in what the next layer reads, and counts where it clearly fails.
+    """
+
+    def read(what: Callable[[LayerTrace], Numbers]) -> np.ndarray:
+        return table[lambda record: what(record.layers[layer])]
+
+    steps = _numbers(table)
+    change, size, mean = map(read, (_change_std, _size, _mean))
+    known = _at_any_depth(table, layer) or is_whole_block(layer)
+    constant = not change.any() and len(steps) >= CONSTANT_STEPS and layer != LOGITS
+    moved: Judged = "growing" if sown else "always"
+    before: Judged = "growing" if sown or layer == LOGITS else "failing"
+    yield Evidence(
+        layer, None, "change_std", moved if known and not constant else "never", steps, change,
+        own=sown, note="never moves: not judged" if constant else "",
+    )  # fmt: skip
+    if size[:, :, :1].any():
+        judged = before if known else "never"
+        yield Evidence(layer, None, "size", judged, (0,), size[:, :, :1], own=sown)
+    yield Evidence(layer, None, "change_l1", "never", steps, read(lambda t: t.change_l1))
+    yield Evidence(layer, None, "size_after", "never", steps, size[:, :, 1:])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.abs(mean[:, :, 2:] / mean[:, :, 1:2])
+    if relative.size and np.isfinite(relative).all():
+        yield Evidence(layer, None, "mean", "never", steps[1:], relative)
+
+
+def _change_std(trace: LayerTrace) -> Numbers:
+    return trace.change_std
+
+
+def _size(trace: LayerTrace) -> Numbers:
+    return trace.size
+
+
+def _mean(trace: LayerTrace) -> Numbers:
+    return trace.mean
+
+
+def _numbers(table: Table) -> tuple[int, ...]:
+    return tuple(range(1, table.first.steps + 1))

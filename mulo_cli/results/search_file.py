@@ -1,0 +1,83 @@
+"""How many networks a search trains side by side: kept, because another number rounds differently.
+
+`search.json` lies beside the rows. A search that goes on after an interruption, with less memory
+free than before, thus ends in the same bits.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from mulo_cli.errors import DataError
+from mulo_cli.results.records import to_plain
+from mulo_cli.results.store import not_writable, replace_text
+
+Facts = Mapping[str, str | int]
+"""What a program is compiled for, in words and numbers."""
+
+
+@dataclass(frozen=True)
+class ProgramLanes:
+    """One program of a search: what for, and how many lanes it has."""
+
+    of: Facts
+    lanes: int
+
+
+@dataclass(frozen=True)
+class _Content:
+    programs: tuple[ProgramLanes, ...]
+    kind: Literal["search"] = "search"
+
+
+class SearchFile:
+    """Remembers the lanes of every program of a search.
+
+    Args:
+        path: of the file; it need not be there.
+
+    Raises:
+        DataError: it holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._programs: list[ProgramLanes] = []
+        try:
+            content = TypeAdapter(_Content).validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DataError(
+                f"cannot read {str(path)!r}: {error.strerror}", "choose another --out"
+            ) from error
+        except ValidationError as error:
+            raise DataError(
+                f"{str(path)!r} does not tell how a search was made",
+                "delete it (rows stay; new ones may differ from them in the last digits), or "
+                "choose another --out",
+            ) from error
+        self._programs = list(content.programs)
+
+    def find(self, facts: Facts) -> int | None:
+        """Return the lanes of a program, None if it was never compiled."""
+        return next((one.lanes for one in self._programs if one.of == facts), None)
+
+    def keep(self, facts: Facts, lanes: int) -> None:
+        """Remember the lanes of a program, on disk before this returns.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        self._programs = [one for one in self._programs if one.of != facts]
+        self._programs.append(ProgramLanes(facts, lanes))
+        content = to_plain(_Content(tuple(self._programs)))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_writable(self.path, error) from error
+        replace_text(self.path, json.dumps(content, indent=2) + "\n")
