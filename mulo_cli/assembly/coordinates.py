@@ -201,7 +201,8 @@ def roles_to_measure(
         and its initial scale does not suit that, a sentence says so.
 
     Raises:
-        RoleError: for any other reason than an initial scale.
+        RoleError: for any other reason than an initial scale; above all, the user wants the factor
+            in the update, and a `Readout` has it already.
     """
     try:
         return infer_roles(*inits, init_deep=deep, readout=readout), ()
@@ -214,10 +215,14 @@ def roles_to_measure(
     except RoleError:
         raise refused from None
     narrow, wide = map(sketch, inits)
+    divided = {
+        name for name in wide.shapes if any(x.forward for x in told_by_modules(name, narrow, wide))
+    }
+    if divided and readout == "update":
+        raise refused
 
     def measured(path: tuple, role: ParamRole) -> ParamRole:
-        told = told_by_modules(leaf_name(path), narrow, wide)
-        scaled = role.kind is RoleKind.OUTPUT and not any(one.forward for one in told)
+        scaled = role.kind is RoleKind.OUTPUT and leaf_name(path) not in divided
         return dataclasses.replace(role, forward_multiplier=False) if scaled else role
 
     roles = jax.tree.map_with_path(measured, roles, is_leaf=lambda x: isinstance(x, ParamRole))

@@ -180,7 +180,7 @@ def _bare_apply(
     return with_layers
 
 
-def _refuse_no_params(params: Params, reference: UserFunction) -> None:
+def _refuse_no_params(params: Any, reference: UserFunction) -> None:
     leaves = jax.tree.leaves_with_path(params)
     wrong = [
         (path, leaf)

@@ -47,7 +47,7 @@ def _loss_table(sweep: Sweep, *, errors: bool) -> Table:
         best = min(means, default=None)
         columns.append([_cell(of, best, errors=errors) for of in at_rates])
     for rate, *cells in zip(sweep.rates, *columns, strict=True):
-        table.add_row(f"{rate:g}", *cells)
+        table.add_row(f"{rate:.4g}", *cells)
     return table
 
 
@@ -77,7 +77,7 @@ def _cells(best: Optimum) -> tuple[str | Text, ...]:
         return ("all diverged", "-", "-", "-")
     interval = "-" if best.low is None else f"{best.low:.3g} .. {best.high:.3g}"
     border = " at the border" if best.on_border else ""
-    return (f"{best.tried:g}{border}", f"{best.rate:.3g}", interval, f"{best.loss:.4f}")
+    return (f"{best.tried:.4g}{border}", f"{best.rate:.3g}", interval, f"{best.loss:.4f}")
 
 
 def verdict_lines(verdict: TransferVerdict) -> Iterator[str]:

@@ -332,10 +332,10 @@ def _relative_to(
     of_base = {}
     for name, role in roles.items():
         shapes = base.shapes[name], small.shapes[name], large.shapes[name]
-        for axis, (of_base, narrow, wide) in enumerate(zip(*shapes, strict=True)):
-            if narrow == wide != of_base and axis not in role.stack_axes:
+        for axis, (reference, narrow, wide) in enumerate(zip(*shapes, strict=True)):
+            if narrow == wide != reference and axis not in role.stack_axes:
                 raise RoleError(
-                    f"axis {axis} of parameter {name!r} is {of_base} in the base network and "
+                    f"axis {axis} of parameter {name!r} is {reference} in the base network and "
                     f"{wide} in the others, at both widths",
                     "a base network differs in nothing but its width",
                 )

@@ -42,5 +42,4 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
             "hidden_lr_mult": 4.0,
         },
     },
-    "sgd": {},
 }

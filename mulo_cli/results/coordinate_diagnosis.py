@@ -23,8 +23,8 @@ LETTERS = {"width": "n", "depth": "L"}
 HALF = 0.15
 """A slope that is further than this from every multiple of one half has no name."""
 
-FASTER = 0.1
-"""A decay whose slope is steeper by this than that of the whole change is behind the change."""
+MOST = 0.5
+"""A decay that makes this part of a change is behind it."""
 
 FALLING = -0.3
 """Slope of gradients that may reach an epsilon."""
@@ -53,7 +53,7 @@ def diagnosis(culprit: Culprit, fits: Sequence[CoordinateFit], table: Table) -> 
         return _of_layer(culprit, power)
     if culprit.measure == "change" and (leak := _epsilon(culprit, table)):
         return f"{culprit.tensor} moves like {power}: {leak}"
-    decay = _decay_behind(culprit, fits)
+    decay = _decay_behind(culprit, fits, table)
     if decay is not None and decay.slope is not None:
         return _of_decay(decay.place, decay.slope)
     return _of_tensor(culprit, table.trace(culprit.tensor), power)
@@ -168,13 +168,27 @@ def _of_decay(tensor: str, slope: float) -> str:
     )
 
 
-def _decay_behind(culprit: Culprit, fits: Sequence[CoordinateFit]) -> CoordinateFit | None:
+def _decay_behind(
+    culprit: Culprit, fits: Sequence[CoordinateFit], table: Table
+) -> CoordinateFit | None:
     """Return the fit of a decay that explains why a tensor shrinks or moves."""
-    for fit in fits:
-        if fit.tensor == culprit.tensor and fit.measure == "shrinkage" and fit.failed:
-            explains = abs(fit.slope or 0.0) > abs(culprit.slope or 0.0) + FASTER
-            return fit if culprit.measure == "shrinkage" or explains else None
-    return None
+    of_tensor = {fit.measure: fit for fit in fits if fit.tensor == culprit.tensor}
+    decay = of_tensor.get("shrinkage")
+    if decay is None or not decay.failed or culprit.measure == "start":
+        return None
+    if culprit.measure == "shrinkage":
+        return decay
+    steps = of_tensor["change"].steps
+    share = decayed_share(table.trace(culprit.tensor or ""), steps[-1] if steps else 1)
+    return decay if share >= MOST else None
+
+
+def decayed_share(trace: TensorTrace, step: int) -> float:
+    """Return which part of a tensor's change decay has made, in the widest network."""
+    start = trace.start if trace.vector else trace.spectral_start
+    change = (trace.change if trace.vector else trace.spectral_change)[step - 1]
+    shrinkage = trace.shrinkage[step - 1]
+    return abs(shrinkage or 0.0) * (start or 0.0) / change if change else 0.0
 
 
 def _epsilon(culprit: Culprit, table: Table) -> str | None:

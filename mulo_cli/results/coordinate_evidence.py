@@ -223,9 +223,7 @@ def _of_tensor(table: Table, layer: str, name: str) -> Iterator[Evidence]:
     )  # fmt: skip
     shrinkage = read(lambda t: t.shrinkage)
     if not note and shrinkage.any() and _decays(table, name, shrinkage):
-        yield Evidence(
-            layer, name, "shrinkage", judged, steps, shrinkage, own=True, most_steps=EARLY_STEPS
-        )
+        yield Evidence(layer, name, "shrinkage", judged, steps, shrinkage, own=True, most_steps=1)
     yield from _spectral(table, layer, name, steps)
 
 
@@ -260,20 +258,21 @@ def _moves_by_noise(table: Table, name: str) -> bool:
 
 
 def _decays(table: Table, name: str, shrinkage_NxSxT: np.ndarray) -> bool:
-    """Say whether a tensor visibly shrinks: everywhere, and more than by chance.
+    """Say whether a tensor visibly shrinks at the first step: everywhere, and more than by chance.
 
-    Chance differs from seed to seed, decay does not.
+    Later ones do not tell more: both decay and chance add up, and a decay that is too large by far
+    swings. Chance differs from seed to seed, decay does not.
     """
-    if not (shrinkage_NxSxT > 0.0).all():  # nan, too
+    first_NxS = shrinkage_NxSxT[:, :, 0]
+    if not (first_NxS > 0.0).all():  # nan, too
         return False
-    last_NxS = shrinkage_NxSxT[:, :, -1]
-    if (last_NxS.mean(axis=1) < DECAY_OVER_CHANCE * last_NxS.std(axis=1, ddof=0)).any():
+    if (first_NxS.mean(axis=1) < DECAY_OVER_CHANCE * first_NxS.std(axis=1)).any():
         return False
-    for size, of_size in zip(table.sizes, last_NxS, strict=True):
-        for seed, found in zip(table.seeds, of_size, strict=True):
-            if found <= DECAY_OVER_CHANCE * _chance(table.records[size, seed].tensors[name]):
-                return False
-    return True
+    return all(
+        found > DECAY_OVER_CHANCE * _chance(table.records[size, seed].tensors[name])
+        for size, of_size in zip(table.sizes, first_NxS, strict=True)
+        for seed, found in zip(table.seeds, of_size, strict=True)
+    )
 
 
 def _chance(tensor: TensorTrace) -> float:
@@ -282,9 +281,9 @@ def _chance(tensor: TensorTrace) -> float:
     It is about |D|/|W|/sqrt(elements). Of hidden matrices `start` and `change` are spectral norms
     in different units; a change of low rank has a Frobenius norm not far above its spectral norm.
     """
-    if not tensor.start or tensor.change[-1] is None:
+    if not tensor.start or tensor.change[0] is None:
         return math.inf
-    ratio = tensor.change[-1] / tensor.start
+    ratio = tensor.change[0] / tensor.start
     if tensor.kind == "hidden" and not tensor.vector:
         ratio /= math.sqrt(tensor.fan_in)
     elements = tensor.fan_out if tensor.vector else tensor.fan_in * tensor.fan_out

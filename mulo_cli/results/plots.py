@@ -1,6 +1,5 @@
 """Pictures of results; the only file that knows matplotlib, which the extra `plot` installs."""
 
-import math
 import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,10 +25,10 @@ SUFFIXES = (".png", ".svg")
 PANEL = (2.9, 2.4)
 """Inches."""
 
-MOST_IN_LINE = 8
+MOST_IN_LINE = 6
 """Panels side by side; a deep network's layers go on in the next line."""
 
-MOST_PANELS = 16
+MOST_PANELS = 12
 """Of one optimizer; of deeper networks some layers stand for all."""
 
 MARGIN = 1.3
@@ -264,6 +263,7 @@ def mean_curve(table: Table, layer: str, size: int, measure: LayerMeasure) -> np
 
 
 def _judged(fit: CoordinateFit) -> str:
-    if fit.slope is None or fit.high is None or not math.isfinite(fit.slope):
-        return fit.verdict
-    return f"slope {fit.slope:+.2f} ± {fit.high - fit.slope:.2f}: {fit.verdict}"
+    verdict = fit.verdict if fit.judged else f"({fit.verdict})"
+    if fit.slope is None or fit.high is None:
+        return verdict
+    return f"slope {fit.slope:+.2f} ± {fit.high - fit.slope:.2f}: {verdict}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from mulo_cli.inner_training.traced import size_in_bytes
 from mulo_cli.mup.observed import fresh_trace
@@ -21,6 +21,9 @@ from mulo_cli.studies.layers import LayerNumbers, Look, compare, make_look
 from mulo_cli.studies.tensors import Leaf, TensorNumbers, Vectors, leaf_of, look_at_tensors, pushed
 from mulo_cli.tasks.base import Task, task_under
 from mulo_cli.types import Batch, Data, Hyper, Params, PRNGKey
+
+Shapes: TypeAlias = PyTree[jax.ShapeDtypeStruct]
+"""Params without their numbers."""
 
 LookAtTensors: TypeAlias = Callable[..., tuple[TensorNumbers, Vectors]]
 """(leaf now, leaf before training, vectors, share, iterations) -> numbers, vectors."""
@@ -136,7 +139,7 @@ def estimate_memory(
     return state + held + outputs + max(training, looking)
 
 
-def anatomy_of(task: Task, params: Params, probe: Batch) -> Anatomy:
+def anatomy_of(task: Task, params: Shapes, probe: Batch) -> Anatomy:
     """Name the layers and tensors of a network in forward order; it is only traced.
 
     A tensor has the place of its layer; of one whose layer is not shown (positions that a network
@@ -172,7 +175,7 @@ def make_push(
     return push
 
 
-def references_of(leaves: Sequence[Leaf], params: Params) -> tuple[Any, ...]:
+def references_of(leaves: Sequence[Leaf], params: Params | Shapes) -> tuple[Any, ...]:
     """Return the output leaves among params: what `look` takes beside the network's own."""
     stored = jax.tree.leaves(params)
     return tuple(array for leaf, array in zip(leaves, stored, strict=True) if leaf.output)
@@ -204,7 +207,7 @@ def _in_forward_order(
     return tuple(sorted(places, key=places.__getitem__))
 
 
-def _compile_tensors(leaves: Sequence[Leaf], params: Params) -> tuple[LookAtTensors, ...]:
+def _compile_tensors(leaves: Sequence[Leaf], params: Shapes) -> tuple[LookAtTensors, ...]:
     """Compile one program for all leaves of one shape and role; each looks at one leaf alone."""
     made: dict[tuple, LookAtTensors] = {}
     keys = []

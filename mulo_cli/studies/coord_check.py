@@ -39,7 +39,6 @@ from mulo_cli.studies.tensors import (
     ITERATIONS_OF_CHANGE,
     ITERATIONS_OF_FIRST_CHANGE,
     TensorNumbers,
-    Vectors,
 )
 from mulo_cli.types import Params, PRNGKey
 
@@ -128,7 +127,8 @@ def _train_and_look(
 
     At its end nothing refers to the network any more: there is never more than one.
     """
-    hyper, data, leaves = optimizer.hyper, task.task.data, programs.anatomy.leaves
+    hyper, leaves = optimizer.hyper, programs.anatomy.leaves
+    data = jax.device_put(task.task.data)
     lane, probe = programs.start(key, hyper, data)
     before = jax.tree.map(jnp.copy, lane.state.params)
     nothing = tuple(map(jnp.zeros_like, references_of(leaves, before)))
@@ -164,10 +164,10 @@ def _look_at_tensors(
     programs: CheckPrograms,
     params: Params,
     before: Params,
-    vectors: Sequence[Vectors],
+    vectors: Sequence[Array],
     share: float,
     iterations: int,
-) -> tuple[list[TensorNumbers], list[Vectors]]:
+) -> tuple[list[TensorNumbers], list[Array]]:
     """Measure one leaf after the other: temporaries of one at a time are in memory."""
     told, left = [], []
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(before), strict=True)

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
-from jaxtyping import Float
 
 from mulo_cli.results.coordinate_records import LayerTrace, Numbers, TensorTrace
 from mulo_cli.studies.check_programs import Anatomy
@@ -64,14 +63,15 @@ def tensor_traces(anatomy: Anatomy, series: Series) -> dict[str, TensorTrace]:
     return {name: found[name] for name in anatomy.tensors}
 
 
-def numbers(values: Iterable[float]) -> Numbers:
+def numbers(values: Iterable[SupportsFloat]) -> Numbers:
     """Return numbers as a record has them: null where they are not finite."""
     return tuple(finite(value) for value in values)
 
 
-def finite(value: float) -> float | None:
+def finite(value: SupportsFloat) -> float | None:
     """Return a number, or None if it is not finite."""
-    return float(value) if math.isfinite(value) else None
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 class _Moment(NamedTuple):
@@ -112,7 +112,8 @@ def _trace(
     )
 
 
-def _shares(of_leaves: Sequence[Float[np.ndarray, " S"]]) -> list[Float[np.ndarray, " S"]]:
+def _shares(of_leaves: Sequence[np.ndarray]) -> list[list[float]]:
     """Return parts as shares of their sum; if that is zero, nothing had any."""
-    total = sum(float(np.sum(part, dtype=np.float64)) for part in of_leaves)
-    return [part / total if total else part for part in of_leaves]
+    parts = [[float(part) for part in of_leaf] for of_leaf in of_leaves]
+    total = sum(map(sum, parts)) or 1.0
+    return [[part / total for part in of_leaf] for of_leaf in parts]

@@ -6,6 +6,7 @@ hence the program, stays. At the end of the queue lanes run empty: a program wit
 would round differently, and an interrupted search would not end as an uninterrupted one.
 """
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -189,31 +190,30 @@ def compile_seats(
         numbers: of the steps of a training's first segment; all segments are as long.
         lanes: networks side by side.
     """
-    starts = jax.vmap(start)
-
-    def refill(state: Lane, which: Bool[Array, " L"], keys: Key[Array, " L"], hyper: Hyper) -> Lane:
-        def choose(new: Array, old: Array) -> Array:
-            return jnp.where(which.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
-
-        return jax.tree.map(choose, starts(keys, hyper), state)
-
+    begin = jax.jit(jax.vmap(start))
     keys, hyper = _inputs([_Seat(trial) for _ in range(lanes)])
-    which, of_lanes = np.zeros(lanes, bool), np.zeros((lanes, 1), np.int32) + numbers
-    state = jax.eval_shape(starts, keys, hyper)
+    state = jax.eval_shape(begin, keys, hyper)
     trains = jax.jit(jax.vmap(train, (0, 0, None, 0)), donate_argnums=0)
+    of_lanes = np.zeros((lanes, 1), np.int32) + numbers
     compiled = trains.lower(state, hyper, data, of_lanes).compile()
-    refills = jax.jit(refill, donate_argnums=0).lower(state, which, keys, hyper).compile()
     return SeatPrograms(
         lanes=lanes,
-        memory=max(
-            compiled_bytes(compiled) - size_in_bytes(data),
-            compiled_bytes(refills),
-        ),
+        memory=max(compiled_bytes(compiled) - size_in_bytes(data), 2 * size_in_bytes(state)),
         numbers=numbers,
-        start=jax.jit(starts),
-        refill=refills,
+        start=begin,
+        refill=lambda state, which, keys, hyper: _replace(state, which, begin(keys, hyper)),
         train=lambda state, hyper, numbers: compiled(state, hyper, data, numbers),
     )
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _replace(state: Lane, which: Bool[Array, " L"], fresh: Lane) -> Lane:
+    """Put fresh lanes in the place of some."""
+
+    def choose(old: Array, new: Array) -> Array:
+        return jnp.where(which.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
+
+    return jax.tree.map(choose, state, fresh)
 
 
 def compiled_bytes(compiled: jax.stages.Compiled) -> int:

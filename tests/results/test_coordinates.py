@@ -327,11 +327,25 @@ def test_decay_that_depends_on_the_width_is_told(power, words):
     assert words in check.verdict.diagnosis
 
 
-def test_a_decay_steeper_than_the_change_is_what_makes_a_tensor_move():
-    powers = {"hidden_0/kernel": {"change": 0.6, "shrinkage": 1.0}}
-    check = check_coordinates(records_of(powers=powers, noise=0.0))
+@pytest.mark.parametrize(("made_by_decay", "named"), [(1.0, True), (0.01, False)])
+def test_a_decay_that_makes_most_of_a_change_is_behind_it(made_by_decay, named):
+    """Else the whole update is wrong, of which decay is a part."""
+    powers = {"hidden_0/kernel": {"change": 1.0, "shrinkage": 1.0}}
+    records = records_of(powers=powers, noise=0.0)
+    records = changed(records, everywhere, "hidden_0/kernel", spectral_start=made_by_decay)
+    check = check_coordinates(records)
     assert check.verdict.culprit.measure == "change"
-    assert "the decay of hidden_0/kernel grows like n^1.0" in check.verdict.diagnosis
+    assert ("the decay of hidden_0/kernel grows like n^1.0" in check.verdict.diagnosis) is named
+
+
+def test_decay_is_judged_by_the_first_step_because_a_large_one_swings():
+    records = []
+    for one in records_of(powers={"hidden_0/kernel": {"shrinkage": 1.0}}, noise=0.0):
+        swings = (one.width / 100.0, -(float(one.width) ** 2), 9.0, -9.0)
+        records += changed([one], everywhere, "hidden_0/kernel", shrinkage=swings)
+    check = check_coordinates(records)
+    assert check.verdict.culprit.measure == "shrinkage"
+    assert check.verdict.culprit.slope == pytest.approx(1.0)
 
 
 def test_shrinkage_that_chance_could_make_is_not_judged():

@@ -70,8 +70,8 @@ def test_above_its_panels_stands_what_a_check_says():
 
 
 def test_the_layers_of_a_deep_network_go_on_in_the_next_line():
-    """Thirteen panels: two lines of seven, of which the last has an empty place."""
-    names = [f"blocks_{number}" for number in range(12)]
+    """Nine panels: two lines of five, of which the last has an empty place."""
+    names = [f"blocks_{number}" for number in range(8)]
     checks = [
         check_coordinates(
             [
@@ -84,9 +84,9 @@ def test_the_layers_of_a_deep_network_go_on_in_the_next_line():
     ]
     figure = draw_coordinates(checks)
     assert [title(panel) for panel in figure.axes] == [*names, "logits"] * 2
-    assert {panel.get_subplotspec().colspan.start for panel in figure.axes} == set(range(7))
+    assert {panel.get_subplotspec().colspan.start for panel in figure.axes} == set(range(5))
     lowest = [panel for panel in figure.axes if panel.get_xlabel()]
-    assert len(lowest) == 14, "every column says what its axis is"
+    assert len(lowest) == 10, "every column says what its axis is"
 
 
 def test_of_a_very_deep_network_some_layers_stand_for_all_and_the_named_one_is_among_them():

@@ -75,7 +75,7 @@ def test_accuracy_is_the_share_of_hits_on_batches_of_the_test_split_in_the_lanes
     programs = lane_programs(task, entry.under("sp"), 50)
     key = seed_keys([0])[0]
     lane = programs.start(key, entry.defaults)
-    found = jax.jit(programs.test_accuracy)(lane, test_data)
+    found = jax.jit(programs.test_accuracy)(lane, entry.defaults, test_data)
 
     @jax.jit
     def hits(number):

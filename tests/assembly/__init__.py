@@ -1,0 +1,1 @@
+"""Building live objects from words."""

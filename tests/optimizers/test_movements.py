@@ -1,0 +1,73 @@
+"""Coordinate checks of every hand-designed optimizer, tensor by tensor: flat under muP, else not.
+
+By default the MLP at four widths; the GPT, and the LAMB of the paper, by name (`-m slow`).
+"""
+
+import jax
+import pytest
+
+from mulo_cli.optimizers.catalogue import OPTIMIZERS
+from tests.optimizers.movements import slopes
+
+RATES = {"sgd": 0.1}
+RATE = 0.03
+
+FLAT = 0.15
+"""Of a slope under muP at widths 32 to 256: what three seeds leave of half of 1/2, the smallest
+power that a wrong factor gives."""
+
+STEEP = 0.35
+"""Of the steepest slope under SP."""
+
+NOISE = "blocks/attention/key/bias"
+"""Softmax does not see it: its gradient is rounding alone."""
+
+SLOW = pytest.mark.slow
+NAMES = sorted(set(OPTIMIZERS) - {"adam", "muadam"})
+"""Those two are AdamW without decay."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optax_promotes():
+    """Let optax raise a weak float to an int32 power, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def steepest(network: str, name: str, **words):
+    """Return the steepest slope of an optimizer whose epsilon does not leak."""
+    rate = RATES.get(name, RATE)
+    scaled = {"eps_scaling": 1} if "eps_scaling" in OPTIMIZERS[name].optional else {}
+    settings = {"learning_rate": rate, **scaled, **words}
+    told = ",".join(f"{key}={value}" for key, value in settings.items())
+    return next(one for one in slopes(network, f"{name}:{told}") if one.tensor != NOISE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("network", ["mlp", pytest.param("gpt", marks=SLOW)])
+def test_under_mup_every_tensor_moves_equally_far_at_every_width(network, name):
+    found = steepest(network, name, parametrization="mup")
+    assert abs(found.power) < FLAT, found
+
+
+@SLOW
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("network", ["mlp", "gpt"])
+def test_under_the_other_form_of_the_readout_too(network, name):
+    found = steepest(network, name, parametrization="spectral")
+    assert abs(found.power) < FLAT, found
+
+
+@pytest.mark.parametrize("name", [n if n == "sgd" else pytest.param(n, marks=SLOW) for n in NAMES])
+@pytest.mark.parametrize("network", ["mlp", pytest.param("gpt", marks=SLOW)])
+def test_under_sp_some_tensor_does_not(network, name):
+    found = steepest(network, name, parametrization="sp")
+    assert abs(found.power) > STEEP, found
+
+
+@SLOW
+@pytest.mark.parametrize("network", ["mlp", "gpt"])
+def test_under_the_papers_rule_lamb_moves_hidden_matrices_further_in_wider_networks(network):
+    found = steepest(network, "lamb", parametrization="mup", rule="paper")
+    assert found.power > STEEP
+    assert found.tensor.endswith("kernel")

@@ -1,0 +1,1 @@
+"""Tasks, and what is seen of their networks."""
