@@ -19,7 +19,7 @@ from mulo_cli.errors import RoleError, shortened
 from mulo_cli.mup.kinds import ParamRole, RoleKind
 from mulo_cli.mup.readouts import ReadoutForm
 from mulo_cli.mup.roles import Init, Roles, infer_roles, leaf_name
-from mulo_cli.mup.sketches import sketch, told_by_modules
+from mulo_cli.mup.sketches import named_leaves, sketch, told_by_modules
 from mulo_cli.recipes.references import (
     UserFunction,
     is_user_function,
@@ -168,9 +168,7 @@ def _user_task(
         loss_ceiling=classification_ceiling(dataset.num_classes),
         test_batch=dataset.make_test_batch and dataset.make_test_batch(section.batch_size),
     )
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    batch = jax.eval_shape(task.batch, task.data, key, jnp.int32(0))
-    jax.eval_shape(task.loss, jax.eval_shape(task.init, key), batch)
+    _trace(task)
     return EvaluationTask(
         task=task,
         test_data=dataset.splits["test"],
@@ -184,6 +182,13 @@ def _user_task(
         code=code_digest(reference.module),
         notes=notes,
     )
+
+
+def _trace(task: Task) -> None:
+    """Trace a task's loss once, so that what is wrong in it is told before anything is compiled."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch = jax.eval_shape(task.batch, task.data, key, jnp.int32(0))
+    jax.eval_shape(task.loss, jax.eval_shape(task.init, key), batch)
 
 
 def roles_to_measure(
@@ -214,16 +219,30 @@ def roles_to_measure(
         roles = infer_roles(*inits, init_deep=deep, readout="forward")
     except RoleError:
         raise refused from None
-    narrow, wide = map(sketch, inits)
-    divided = {
-        name for name in wide.shapes if any(x.forward for x in told_by_modules(name, narrow, wide))
-    }
+    divided = _divided(inits)
     if divided and readout == "update":
         raise refused
+    scaled = {
+        name
+        for name, role in named_leaves(roles).items()
+        if role.kind is RoleKind.OUTPUT and name not in divided
+    }
 
     def measured(path: tuple, role: ParamRole) -> ParamRole:
-        scaled = role.kind is RoleKind.OUTPUT and leaf_name(path) not in divided
-        return dataclasses.replace(role, forward_multiplier=False) if scaled else role
+        forward = role.forward_multiplier and leaf_name(path) not in scaled
+        return dataclasses.replace(role, forward_multiplier=forward)
 
     roles = jax.tree.map_with_path(measured, roles, is_leaf=lambda x: isinstance(x, ParamRole))
-    return roles, (f"{refused}; it is measured all the same, its update multiplied by 1/fan_in",)
+    return roles, (
+        f"muP wants {' and '.join(map(repr, sorted(scaled)))} to start at zero or at "
+        "N(0, 1/fan_in^2), for no Readout divides it by its fan-in; it does not, and is measured "
+        "all the same, its update multiplied by 1/fan_in",
+    )
+
+
+def _divided(inits: tuple[Init, Init]) -> set[str]:
+    """Return the names of the leaves whose product a `Readout` divides by its fan-in."""
+    narrow, wide = map(sketch, inits)
+    return {
+        name for name in wide.shapes if any(x.forward for x in told_by_modules(name, narrow, wide))
+    }

@@ -48,6 +48,9 @@ NOTHING = "-"
 UNLIMITED = 10_000
 """Characters of a screen on which every table has room."""
 
+DISPENSABLE: tuple[tuple[int, ...], ...] = ((), (3, 4), (2, 3, 4, 5))
+"""Columns that a screen may have no room for, the widest screen first."""
+
 Row: TypeAlias = tuple[str | Text, ...]
 """Layer, what, of how many it is the steepest, numbers at both ends, line, slope, verdict."""
 
@@ -123,16 +126,17 @@ def _told(check: CoordinateCheck) -> str:
 
 
 def _table(check: CoordinateCheck, console: Console, *, everything: bool) -> Table:
-    """Return the table; a narrow screen has no room for the numbers at both ends."""
+    """Return the table; on a narrow screen with fewer columns."""
     blocks = "utf" in console.encoding.lower()
     rows = list(_all_rows(check, blocks) if everything else _some_rows(check, blocks))
-    wide = _filled(check, rows, ends=True)
-    if Console(width=UNLIMITED).measure(wide).maximum <= console.width:
-        return wide
-    return _filled(check, rows, ends=False)
+    for dispensable in DISPENSABLE:
+        table = _filled(check, rows, without=dispensable)
+        if Console(width=UNLIMITED).measure(table).maximum <= console.width:
+            break
+    return table
 
 
-def _filled(check: CoordinateCheck, rows: Sequence[Row], *, ends: bool) -> Table:
+def _filled(check: CoordinateCheck, rows: Sequence[Row], *, without: Sequence[int]) -> Table:
     first, sizes, axis = check.records[0], check.verdict.sizes, check.verdict.axis
     seeds = len({record.seed for record in check.records})
     table = Table(
@@ -142,17 +146,28 @@ def _filled(check: CoordinateCheck, rows: Sequence[Row], *, ends: bool) -> Table
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("layer", no_wrap=True)
-    table.add_column("what", no_wrap=True)
-    table.add_column("of", justify="right", no_wrap=True)
-    if ends:
-        for size in (sizes[0], sizes[-1]):
-            table.add_column(f"{axis}\n{size}", justify="right", no_wrap=True)
-    table.add_column(f"over\n{axis}s", no_wrap=True)
-    table.add_column(f"slope\n± {CONFIDENCE:.0%}", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    headings = (
+        ("layer", False),
+        ("what", False),
+        ("of", True),
+        (f"{axis}\n{sizes[0]}", True),
+        (f"{axis}\n{sizes[-1]}", True),
+        (f"over\n{axis}s", False),
+        (f"slope\n± {CONFIDENCE:.0%}", True),
+        ("verdict", False),
+    )
+    shown = [place for place in range(len(headings)) if place not in without]
+    for place in shown:
+        heading, number = headings[place]
+        foldable = place < 2 and len(without) == len(DISPENSABLE[-1])
+        table.add_column(
+            heading,
+            justify="right" if number else "left",
+            no_wrap=not foldable,
+            overflow="fold",
+        )
     for row in rows:
-        table.add_row(*(row if ends else (*row[:3], *row[5:])))
+        table.add_row(*(row[place] for place in shown))
     return table
 
 

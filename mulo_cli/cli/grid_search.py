@@ -79,19 +79,11 @@ def _run(
     from mulo_cli.cli.memory import free_memory
     from mulo_cli.cli.progress import display
     from mulo_cli.results.environment import code_version
-    from mulo_cli.studies.evaluate import Progress, identity
+    from mulo_cli.studies.evaluate import Progress
     from mulo_cli.studies.lane_count import memory_budget
     from mulo_cli.studies.tune import compile_tuning, tune
 
-    config = search.asked.config
-    waiting = []
-    for trial in search.trials:
-        told = identity(search.task, trial.optimizer, config, trial.seed, code_version())
-        known = sink.find(told)
-        if known is None:
-            waiting.append(trial)
-        else:
-            sink.take(known)
+    config, waiting = search.asked.config, _pass_on_known(search, sink)
     if not waiting:
         return
     before = len(sink.rows) * config.steps
@@ -118,6 +110,24 @@ def _run(
                 return
     finally:
         progress.stop()
+
+
+def _pass_on_known(search: Search, sink: "RowOutput") -> "list[Trial]":
+    """Hand on the rows that are in the file already; return the trials that are left."""
+    from mulo_cli.results.environment import code_version
+    from mulo_cli.studies.evaluate import identity
+
+    waiting = []
+    for trial in search.trials:
+        told = identity(
+            search.task, trial.optimizer, search.asked.config, trial.seed, code_version()
+        )
+        known = sink.find(told)
+        if known is None:
+            waiting.append(trial)
+        else:
+            sink.take(known)
+    return waiting
 
 
 def lanes_to_use(

@@ -158,7 +158,6 @@ class TuningOptions:
         """
         from mulo_cli.recipes.grids import load_grid
         from mulo_cli.recipes.schema import TaskSection
-        from mulo_cli.studies.transfer import TransferConfig
 
         axis, sizes = self._sizes()
         task = self.task or "gpt:length=32"
@@ -170,16 +169,6 @@ class TuningOptions:
             for size in sizes
         )
         grid = self.grid or "rates"
-        every = self.validate_every or 25
-        if self.steps % every or self.window > self.steps:
-            raise UsageError(
-                f"--steps {self.steps} is no multiple of --validate-every {every}"
-                if self.steps % every
-                else f"--window {self.window} is longer than --steps {self.steps}",
-                f"for example --steps {-(-self.steps // every) * every}"
-                if self.steps % every
-                else "give a shorter --window",
-            )
         named = (self.parametrization or "").split(",")
         return TransferRequest(
             optimizer=self.optimizer,
@@ -188,19 +177,35 @@ class TuningOptions:
             schedule=self.schedule,
             axis=axis,
             sections=sections,
-            config=TransferConfig(
-                steps=self.steps,
-                validate_every=every,
-                validation_batches=self.validation_batches or 8,
-                patience=self.patience or 150,
-                window=self.window,
-            ),
+            config=self._transfer_config(),
             seeds=self.seeds or 3,
             lanes=self.lanes,
             expect=self.expect,
             plot=self.plot,
             folder=self._folder("transfer", task, dataset, f"{axis}s"),
             format=self.format,
+        )
+
+    def _transfer_config(self) -> "TransferConfig":
+        from mulo_cli.studies.transfer import TransferConfig
+
+        every = self.validate_every or 25
+        if self.steps % every:
+            raise UsageError(
+                f"--steps {self.steps} is no multiple of --validate-every {every}",
+                f"for example --steps {-(-self.steps // every) * every}",
+            )
+        if self.window > self.steps:
+            raise UsageError(
+                f"--window {self.window} is longer than --steps {self.steps}",
+                "lower --window or train longer",
+            )
+        return TransferConfig(
+            steps=self.steps,
+            validate_every=every,
+            validation_batches=self.validation_batches or 8,
+            patience=self.patience or 150,
+            window=self.window,
         )
 
     def _sizes(self) -> tuple["Axis", tuple[int, ...]]:

@@ -83,6 +83,8 @@ def size_in_bytes(tree: PyTree) -> int:
 
 
 def _flops(equation: JaxprEqn) -> int:
+    if not equation.outvars:  # a call whose results nobody needs is left as an empty one
+        return 0
     name, out = equation.primitive.name, _array(equation.outvars[0])
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]

@@ -2,12 +2,13 @@
 
 Every one is the same chain: what optax makes of a gradient, the rule's factors, decay, the rate.
 Under its rule for standard parametrization each is optax's optimizer of the same name. Factors and
-their sources: `mulo_cli.mup.rules`. Hyper-parameters have optax's names; one that is not given is
-off. Those of all but two optimizers that are ours: `hidden_lr_mult` multiplies the factor of hidden
-matrices (muLO, B. Therien et al., version 2, 2024, appendix B.1), `eps_scaling` divides epsilon by
-the width to this power.
+their sources: `mulo_cli.mup.rules`. Hyper-parameters have optax's names; an optional one that is
+not given is off. Two are ours: `hidden_lr_mult` multiplies the factor of hidden matrices (muLO,
+B. Therien et al., version 2, 2024, appendix B.1), `eps_scaling` divides epsilon by the width to
+this power.
 """
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -114,7 +115,7 @@ def muon(
         "others": hyper.get("adam_weight_decay", 0.0),
     }
 
-    def by_kind(transformations: dict[str, Any]) -> optax.GradientTransformationExtraArgs:
+    def by_kind(transformations: Mapping[Hashable, Any]) -> optax.GradientTransformationExtraArgs:
         return optax.partition(transformations, lambda params: _parts(params, roles))
 
     return optax.chain(

@@ -4,8 +4,8 @@ Layers that are stacked into one array (`ParamRole.stack_axes`) are tensors of t
 taken, and a matrix made orthogonal, within each.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -46,12 +46,13 @@ def over_matrices(
             raise UsageError(
                 "this optimizer needs the parameters", "call update(grads, state, params)"
             )
+        old_state = cast(Mapping[str, Any], state)
         given, new_state, new = named_leaves(params), {}, []
         for name, leaf in named_leaves(updates).items():
             role = known[name]
             matrices = as_matrices(role, leaf), as_matrices(role, given[name])
             step, new_state[name] = _each(role, of_matrix.update)(
-                matrices[0], dict(state)[name], matrices[1]
+                matrices[0], old_state[name], matrices[1]
             )
             new.append(from_matrices(role, step, leaf.shape))
         return jax.tree.unflatten(jax.tree.structure(updates), new), new_state

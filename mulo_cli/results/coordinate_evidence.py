@@ -13,7 +13,7 @@ import numpy as np
 
 from mulo_cli.results.coordinate_fits import Axis, Measure
 from mulo_cli.results.coordinate_records import CoordinateRecord, LayerTrace, Numbers, TensorTrace
-from mulo_cli.results.coordinate_stacks import aligned, is_whole_block, stack_effects, stack_of
+from mulo_cli.results.coordinate_stacks import aligned, is_last_block, stack_effects, stack_of
 
 LOGITS = "logits"
 """What a network's output is called."""
@@ -81,8 +81,8 @@ class Table:
         order: layers in forward order, those among them that nothing but tensors tells of.
         tensors: layer -> names of its tensors, matrices before vectors.
         left_out: names that not every network has.
-        effects: stack -> sizes x seeds: what changes of its blocks did to the loss, over what those
-            before it did; empty where widths are compared.
+        effects: stack -> sizes x seeds: what changes of its blocks did to the loss, over what all
+            others did; empty where widths are compared.
     """
 
     axis: Axis
@@ -158,7 +158,7 @@ def collected(table: Table) -> Iterator[Evidence]:
         stack = stack_of(layer)
         if stack in stacks:
             values = stacks.pop(stack)[:, :, None]
-            yield Evidence(stack, None, "effect", "always", (table.first.steps,), values, own=True)
+            yield Evidence(stack, None, "effect", "failing", (table.first.steps,), values)
         trace = table.first.layers.get(layer)
         if trace is not None and not trace.sown:
             yield from _reads(table, layer)
@@ -175,6 +175,8 @@ def _order(layers: Sequence[str], of_tensors: Sequence[str]) -> tuple[str, ...]:
     for layer in reversed(of_tensors):
         if layer not in order:
             place = order.index(following) if following in order else len(order)
+            while place and following.startswith(f"{order[place - 1]}/"):
+                place -= 1  # before the module that calls it
             order.insert(place, layer)
         following = layer
     return tuple(order)
@@ -296,6 +298,8 @@ def _of_output(table: Table, layer: str, *, sown: bool) -> Iterator[Evidence]:
     What a module shows of itself, attention scores above all, may vanish: products of vectors that
     are not aligned with each other do. So may the logits before training. The size of an output
     before training shows once more in what the next layer reads, and counts where it clearly fails.
+    Of a stack, what the last block puts out counts: the whole stream. That of the first block falls
+    with the depth where embeddings are small beside branches.
     """
 
     def read(what: Callable[[LayerTrace], Numbers]) -> np.ndarray:
@@ -303,7 +307,7 @@ def _of_output(table: Table, layer: str, *, sown: bool) -> Iterator[Evidence]:
 
     steps = _numbers(table)
     change, size, mean = map(read, (_change_std, _size, _mean))
-    known = _at_any_depth(table, layer) or is_whole_block(layer)
+    known = _at_any_depth(table, layer) or is_last_block(layer)
     constant = not change.any() and len(steps) >= CONSTANT_STEPS and layer != LOGITS
     moved: Judged = "growing" if sown else "always"
     before: Judged = "growing" if sown or layer == LOGITS else "failing"

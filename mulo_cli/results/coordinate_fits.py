@@ -35,7 +35,7 @@ TensorMeasure: TypeAlias = Literal[
 ]
 Measure: TypeAlias = LayerMeasure | TensorMeasure | Literal["effect"]
 """What is measured of layers and tensors (see `coordinate_records`), and of a stack's blocks: what
-their changes did to the loss, over what the changes before the stack did."""
+their changes did to the loss, over what all others did."""
 
 
 @dataclass(frozen=True)

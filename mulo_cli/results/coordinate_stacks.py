@@ -44,10 +44,9 @@ def stack_effects(
 ) -> dict[str, dict[tuple[int, int], float]]:
     """Return for each stack, depth and seed what the changes of all its blocks did to the loss.
 
-    Each network tells shares of a sum over all its tensors. Here they are taken relative to the
-    tensors that come before the stack: those whose scale does not depend on how the stack is
-    scaled. A stack without any before it is left out. Under both depth scalings blocks keep their
-    share: L of them, each with a gradient and a change whose product falls like 1/L.
+    That is to first order, and relative to what all other tensors did. Under both depth scalings
+    blocks keep their share: L of them, each with a gradient and a change whose product falls like
+    1/L.
     """
     by_depth = _growing_stacks(records)
     found: dict[str, dict[tuple[int, int], float]] = {}
@@ -71,9 +70,9 @@ def stack_of(layer: str) -> str | None:
     return None
 
 
-def is_whole_block(layer: str) -> bool:
-    """Say whether an aligned layer is a block itself and not a part of one."""
-    return layer.endswith((FIRST, LAST))
+def is_last_block(layer: str) -> bool:
+    """Say whether an aligned layer is the last block of a stack itself and not a part of it."""
+    return layer.endswith(LAST)
 
 
 def _blocks(name: str) -> Iterator[_Block]:
@@ -110,14 +109,14 @@ def _growing_stacks(
 
 
 def _effect_of(stack: str, record: CoordinateRecord) -> float:
-    """Return the effect of a stack over that of all tensors before it; 0 where none is known."""
-    before = inside = 0.0
+    """Return the effect of a stack's tensors over that of all others; 0 where none is known."""
+    inside = outside = 0.0
     for name, trace in record.tensors.items():
         if any(block.stack == stack for block in _blocks(name)):
             inside += trace.effect or 0.0
-        elif not inside:
-            before += trace.effect or 0.0
-    return inside / before if before else 0.0
+        else:
+            outside += trace.effect or 0.0
+    return inside / outside if outside else 0.0
 
 
 def _positions(name: str, stacks: Mapping[str, frozenset[int]]) -> list[str]:

@@ -280,7 +280,7 @@ def _notes(optima: Sequence[Optimum], axis: Axis) -> tuple[str, ...]:
         notes.append(f"at {axis} {', '.join(hopeless)} every rate diverged")
     usable = len(optima) - len(border) - len(hopeless)
     if usable < MIN_SIZES:
-        notes.append(f"{usable} sizes tell a best rate, and a drift needs {MIN_SIZES}")
+        notes.append(f"a drift needs {MIN_SIZES} sizes that tell a best rate; here are {usable}")
     if optima and optima[0].seeds < MIN_SEEDS:
-        notes.append(f"{optima[0].seeds} seeds tell no interval, {MIN_SEEDS} do")
+        notes.append(f"an interval needs {MIN_SEEDS} seeds; here are {optima[0].seeds}")
     return tuple(notes)

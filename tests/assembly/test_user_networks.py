@@ -251,7 +251,8 @@ def test_a_readout_with_a_wrong_start_is_measured_with_a_note(models, digits):
     """The check is to find such mistakes; training by `mulo roles` would refuse them."""
     task = task_of(digits, f"{models}:wide_start")
     assert forward(task) == [False]
-    assert "'head/kernel' starts with" in task.notes[0]
+    assert "muP wants 'head/kernel' to start at zero" in task.notes[0]
+    assert task_of(digits, f"{models}:wide_start", width=16).notes == task.notes, "said once"
     told = task_of(digits, f"{models}:wide_start", readout="update")
     assert (forward(told), told.notes) == (forward(task), task.notes)
 

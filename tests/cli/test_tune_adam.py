@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def tune(path, *arguments: str, program=mulo, **extra):
+def tune(path, *arguments: str, program=inside, **extra):
     return program("tune-adam", "--grid", "grid.toml", *TINY, *arguments, cwd=path, **extra)
 
 
@@ -45,7 +45,7 @@ def test_the_best_is_the_lowest_final_loss_and_evaluate_takes_its_file(folder):
     assert f"learning_rate={found['settings']['learning_rate']}" in name
     tuned = "adamw:tuned=runs/tune-adamw-mlp-digits-w8/best.json"
     short = ("--widths", "8", "--steps", "30", "--window", "10", "--seeds", "1")
-    done = mulo("evaluate", "--optimizer", tuned, *short, cwd=folder)
+    done = inside("evaluate", "--optimizer", tuned, *short, cwd=folder)
     assert done.returncode == 0, done.stderr
     (row,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert row["settings"]["learning_rate"] == found["settings"]["learning_rate"]
@@ -90,12 +90,12 @@ def test_an_interrupted_search_goes_on_to_the_same_rows(folder, tmp_path, how):
     running.communicate(timeout=120)
     assert running.returncode in (130, -signal.SIGKILL)
     assert 1 <= len(rows(tmp_path)) < 6
-    finished = tune(tmp_path, *one_lane)
+    finished = tune(tmp_path, *one_lane, program=mulo)
     assert finished.returncode == 0, finished.stderr
     whole = tmp_path / "whole"
     whole.mkdir()
     (whole / "grid.toml").write_text(GRID)
-    assert tune(whole, *one_lane).returncode == 0
+    assert tune(whole, *one_lane, program=mulo).returncode == 0
     assert rows(tmp_path) == rows(whole), "no row is lost, doubled or different"
     assert best(tmp_path) == best(whole)
 
@@ -109,22 +109,22 @@ def test_a_search_goes_on_with_as_many_lanes_as_it_began_with(folder, tmp_path):
     assert search(folder)["programs"][0]["lanes"] == 6
     (tmp_path / "grid.toml").write_text(GRID)
     begun = tmp_path / "runs" / "tune-adamw-mlp-digits-w8"
-    assert tune(tmp_path, "--lanes", "2", program=inside).returncode == 0
+    assert tune(tmp_path, "--lanes", "2").returncode == 0
     by_two = rows(tmp_path)
     written = (begun / "rows.jsonl").read_text().splitlines(keepends=True)
     (begun / "rows.jsonl").write_text("".join(written[:3]))
-    again = tune(tmp_path, program=inside)
+    again = tune(tmp_path)
     assert search(tmp_path)["programs"][0]["lanes"] == 2
     assert sorted(map(str, rows(tmp_path))) == sorted(map(str, by_two))
     assert "last digits" not in again.stderr
     (begun / "rows.jsonl").write_text("".join(written[:3]))
-    assert "the last digits differ" in tune(tmp_path, "--lanes", "3", program=inside).stderr
+    assert "the last digits differ" in tune(tmp_path, "--lanes", "3").stderr
 
 
 def test_progress_tells_the_best_so_far(tmp_path, monkeypatch):
     monkeypatch.setattr("mulo_cli.cli.progress.PLAIN_SECONDS", 0.0)
     (tmp_path / "grid.toml").write_text(GRID)
-    told = tune(tmp_path, "--lanes", "1", program=inside).stderr
+    told = tune(tmp_path, "--lanes", "1").stderr
     assert re.search(r"trainings done, best so far \d\.\d+: adamw:learning_rate=", told)
 
 
@@ -133,7 +133,7 @@ def test_multipliers_are_tuned_and_evaluate_takes_them(tmp_path):
     (tmp_path / "grid.toml").write_text(
         "learning_rate = 0.1\ninput_mult = [1, 4]\noutput_mult = [0.25, 1]\nhidden_lr_mult = 4\n"
     )
-    done = tune(tmp_path, "--optimizer", "muadam", "--out", "found", program=inside)
+    done = tune(tmp_path, "--optimizer", "muadam", "--out", "found")
     assert done.returncode == 0, done.stderr
     best = json.loads((tmp_path / "found" / "best.json").read_text())
     assert best["configurations"] == 4
@@ -149,7 +149,7 @@ def test_multipliers_are_tuned_and_evaluate_takes_them(tmp_path):
 
 def test_a_tuned_file_brings_its_parametrization(tmp_path):
     (tmp_path / "grid.toml").write_text("learning_rate = [0.01, 0.02, 0.03]")
-    done = tune(tmp_path, "--parametrization", "mup", "--out", "found", program=inside)
+    done = tune(tmp_path, "--parametrization", "mup", "--out", "found")
     assert done.returncode == 0, done.stderr
     assert "parametrization=mup" in json.loads(done.stdout.splitlines()[0])["optimizer"]
     shown = inside(
@@ -200,7 +200,7 @@ def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, code, sa
     (tmp_path / "momentum.toml").write_text("momentum = [0.9]")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "rows.jsonl").write_text("my shopping list\n")
-    refused = tune(tmp_path, *arguments, program=inside)
+    refused = tune(tmp_path, *arguments)
     assert refused.returncode == code, refused.stderr
     assert refused.stdout == ""
     message, hint = refused.stderr.split("hint: ")

@@ -24,8 +24,11 @@ from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.studies.lanes import lane_programs, seed_keys
 
 WIDTHS = (32, 64, 128, 256)
-STEPS, SEEDS = 4, 3
+STEPS, SEEDS = 4, 8
 """ADOPT's first step only looks, a zero readout takes another: at the fourth step all move."""
+
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""Compiling takes longer than running by far."""
 
 DATA = {"mlp": "digits", "gpt": "pydoc"}
 NETWORKS = {"mlp": "mlp", "gpt": "gpt:length=16"}
@@ -54,7 +57,8 @@ def movements(network: str, optimizer: str, width: int) -> dict[str, np.ndarray]
         end, _ = lane.train(start, named.hyper, data, jnp.arange(STEPS))
         return jax.tree.map(jnp.subtract, end.state.params, start.state.params)
 
-    changes = jax.jit(jax.vmap(moved, (0, None)))(seed_keys(range(SEEDS)), task.data)
+    given = seed_keys(range(SEEDS)), task.data
+    changes = jax.jit(jax.vmap(moved, (0, None))).lower(*given).compile(QUICKLY)(*given)
     roles, divided = named_leaves(task.roles), named.parametrization == "mup"
     return {
         name: _size(np.asarray(change), roles[name], divided)

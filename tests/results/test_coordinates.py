@@ -393,6 +393,7 @@ def test_stacks_are_compared_by_position_and_what_lies_between_is_left_out():
         {"blocks": {"effect": 0.5}},
         {"blocks": {"size": 0.5}, "norm": {"reads": 0.5}},
         {"blocks": {"change_std": 0.5}, "logits": {"change_std": 0.5}},
+        {"blocks": {"effect": 0.5}, "norm": {"change_std": 0.5}},
     ],
 )
 def test_a_stream_that_grows_with_depth_names_the_stack(powers):
@@ -400,6 +401,16 @@ def test_a_stream_that_grows_with_depth_names_the_stack(powers):
     assert check.verdict.culprit.layer == "blocks"
     assert "L^0.5" in check.verdict.diagnosis
     assert "L^-1/2" in check.verdict.diagnosis
+
+
+def test_what_the_first_block_puts_out_may_depend_on_the_depth():
+    """Where embeddings are small, it is the first branch, which is scaled."""
+    records = records_of(deep, DEPTHS)
+    small = [
+        changed([one], everywhere, "blocks_0", change_std=(one.depth**-0.5,) * STEPS)[0]
+        for one in records
+    ]
+    assert check_coordinates(small).passed
 
 
 def test_a_tensor_in_no_block_is_named_itself():
@@ -440,3 +451,15 @@ def test_weights_and_logits_alone_are_enough():
     check = check_coordinates(records)
     assert check.verdict.culprit.tensor == "hidden_0/kernel"
     assert list(check.verdict.layers) == ["input", "hidden_0", "hidden_1", "readout", "logits"]
+
+
+def test_a_tensor_whose_layer_is_not_shown_comes_before_the_module_that_is_called_next():
+    """Positions that a network itself adds."""
+    records = []
+    for one in records_of(lm):
+        names = list(one.tensors)
+        positions = dataclasses.replace(one.tensors["embed/embedding"], layer="positions")
+        told = {names[0]: one.tensors[names[0]], "positions": positions}
+        records.append(dataclasses.replace(one, tensors={**told, **one.tensors}))
+    layers = list(check_coordinates(records).verdict.layers)
+    assert layers[:3] == ["embed", "positions", "blocks_0"]

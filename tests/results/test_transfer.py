@@ -78,8 +78,8 @@ def test_the_same_rows_give_the_same_interval_each_time():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"seeds": 2}, "2 seeds"),
-        ({"sizes": (16, 32)}, "2 sizes tell a best rate"),
+        ({"seeds": 2}, "needs 3 seeds; here are 2"),
+        ({"sizes": (16, 32)}, "needs 3 sizes that tell a best rate; here are 2"),
         ({"at": -20.0}, "first or last of the list"),
     ],
 )

@@ -12,6 +12,7 @@ from mulo_cli.assembly.tasks import build_evaluation_task
 from mulo_cli.datasets.base import Dataset, sample_indices
 from mulo_cli.datasets.images import image_dataset
 from mulo_cli.inner_training.traced import count_flops, peak_bytes, size_in_bytes, trace
+from mulo_cli.optimizers.catalogue import OPTIMIZERS
 from mulo_cli.recipes.references import parse_optimizer
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.studies.costs import TrainingCosts, training_costs
@@ -158,6 +159,14 @@ def test_operations_are_what_xla_counts_where_there_is_no_loop():
     step = jnp.zeros(1, jnp.int32)
     lowered = jax.jit(programs.train).lower(lane, named.hyper, task.task.data, step)
     assert told.flops == pytest.approx(lowered.cost_analysis()["flops"], rel=0.05)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_costs_of_every_optimizer_on_the_shelf_can_be_told(optimizer):
+    """Sophia's second derivatives leave calls in the program whose results nobody needs."""
+    told = costs("lm:heads=2,length=8", 8, 2, 2, optimizer)
+    assert told.flops > 6 * told.parameters
+    assert told.network_bytes > 3 * told.parameter_bytes
 
 
 def test_all_steps_of_all_seeds_are_in_the_sum():
