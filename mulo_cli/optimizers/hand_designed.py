@@ -8,7 +8,7 @@ B. Therien et al., version 2, 2024, appendix B.1), `eps_scaling` divides epsilon
 this power.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -115,8 +115,10 @@ def muon(
         "others": hyper.get("adam_weight_decay", 0.0),
     }
 
-    def by_kind(transformations: Mapping[Hashable, Any]) -> optax.GradientTransformationExtraArgs:
-        return optax.partition(transformations, lambda params: _parts(params, roles))
+    def by_kind(
+        transformations: Mapping[str, optax.GradientTransformation],
+    ) -> optax.GradientTransformationExtraArgs:
+        return optax.partition({**transformations}, lambda params: _parts(params, roles))
 
     return optax.chain(
         *_widened(hyper, roles),

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mulo_cli.results.coordinate_culprits import Culprit
-from mulo_cli.results.coordinate_evidence import Table
 from mulo_cli.results.coordinate_fits import CoordinateFit
+from mulo_cli.results.coordinate_networks import Table
 from mulo_cli.results.coordinate_records import TensorTrace
 
 CONSTANT_FACTORS = (

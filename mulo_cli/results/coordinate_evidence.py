@@ -5,18 +5,16 @@ large its tensors start, how far they move, how they shrink, and by what its inp
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from mulo_cli.results.coordinate_fits import Axis, Measure
+from mulo_cli.results.coordinate_fits import Measure
+from mulo_cli.results.coordinate_networks import LOGITS, Table
 from mulo_cli.results.coordinate_records import CoordinateRecord, LayerTrace, Numbers, TensorTrace
-from mulo_cli.results.coordinate_stacks import aligned, is_last_block, stack_effects, stack_of
-
-LOGITS = "logits"
-"""What a network's output is called."""
+from mulo_cli.results.coordinate_stacks import is_last_block, stack_of
 
 EARLY_STEPS = 3
 """Steps at which tensors are judged: one update decides how it scales (spectral paper, section 2);
@@ -32,14 +30,14 @@ softmax is blind, is 1e-6 of that of the key's kernel; others are of one size.""
 DECAY_OVER_CHANCE = 4.0
 """How far shrinkage must stand out from what a random change of that size gives."""
 
+WEIGHT_DECAY = "weight_decay"
+"""What hand-designed optimizers call their decay, as optax does."""
+
 CONSTANT_STEPS = 3
 """What has not moved after so many steps at any size never will: it is a constant."""
 
 Judged: TypeAlias = Literal["always", "failing", "growing", "never"]
 """When a fit counts: always; if it grows or vanishes; if it grows."""
-
-Places: TypeAlias = Mapping[tuple[int, int], CoordinateRecord]
-"""Size and seed -> record."""
 
 
 @dataclass(frozen=True)
@@ -69,88 +67,6 @@ class Evidence:
     most_steps: int | None = None
 
 
-@dataclass(frozen=True)
-class Table:
-    """Records of one optimizer by size and seed, under names that all of them know.
-
-    Attributes:
-        axis: what the sizes are.
-        sizes: ascending.
-        seeds: that every size has.
-        records: by size and seed.
-        order: layers in forward order, those among them that nothing but tensors tells of.
-        tensors: layer -> names of its tensors, matrices before vectors.
-        left_out: names that not every network has.
-        effects: stack -> sizes x seeds: what changes of its blocks did to the loss, over what all
-            others did; empty where widths are compared.
-    """
-
-    axis: Axis
-    sizes: tuple[int, ...]
-    seeds: tuple[int, ...]
-    records: Places
-    order: tuple[str, ...]
-    tensors: Mapping[str, tuple[str, ...]]
-    left_out: tuple[str, ...]
-    effects: Mapping[str, np.ndarray]
-
-    def __getitem__(self, read: Callable[[CoordinateRecord], Sequence[float | None]]) -> np.ndarray:
-        """Return sizes x seeds x steps of what is read from each record."""
-        return np.array(
-            [[read(self.records[size, seed]) for seed in self.seeds] for size in self.sizes],
-            np.float64,
-        )
-
-    @property
-    def first(self) -> CoordinateRecord:
-        """A record of the smallest network."""
-        return self.records[self.sizes[0], self.seeds[0]]
-
-    def trace(self, tensor: str) -> TensorTrace:
-        """Return what one of the largest networks tells of a tensor."""
-        return self.records[self.sizes[-1], self.seeds[0]].tensors[tensor]
-
-    def gradients(self, tensor: str) -> np.ndarray | None:
-        """Return the gradient of a tensor by size, None where it is zero or not finite."""
-        found = self[lambda record: (record.tensors[tensor].gradient,)]
-        if not (np.isfinite(found) & (found > 0.0)).all():
-            return None
-        return np.exp(np.log(found).mean(axis=(1, 2)))
-
-
-def tabulated(records: Sequence[CoordinateRecord]) -> Table:
-    """Bring the records of one optimizer into order.
-
-    Sizes are depths if these differ, else widths. Seeds that some size lacks do not count; there is
-    at least one that none lacks.
-    """
-    axis: Axis = "depth" if len({record.depth for record in records}) > 1 else "width"
-    effects = stack_effects(records) if axis == "depth" else {}
-    records = aligned(records) if axis == "depth" else records
-    places = {(getattr(record, axis), record.seed): record for record in records}
-    sizes = tuple(sorted({size for size, _ in places}))
-    seeds = sorted({seed for _, seed in places})
-    complete = tuple(s for s in seeds if all((size, s) in places for size in sizes))
-    largest = places[sizes[-1], complete[0]]
-    of_all = [places[size, seed] for size in sizes for seed in complete]
-    layers = [x for x in largest.layers if all(x in record.layers for record in of_all)]
-    tensors = [x for x in largest.tensors if all(x in record.tensors for record in of_all)]
-    named = {name for record in of_all for name in (*record.layers, *record.tensors)}
-    return Table(
-        axis=axis,
-        sizes=sizes,
-        seeds=complete,
-        records=places,
-        order=_order(layers, [largest.tensors[name].layer for name in tensors]),
-        tensors=_by_layer({name: largest.tensors[name] for name in tensors}),
-        left_out=tuple(sorted(named - {*layers, *tensors})),
-        effects={
-            stack: np.array([[of[size, seed] for seed in complete] for size in sizes], np.float64)
-            for stack, of in effects.items()
-        },
-    )
-
-
 def collected(table: Table) -> Iterator[Evidence]:
     """Yield all evidence in forward order."""
     stacks = dict(table.effects)
@@ -166,29 +82,6 @@ def collected(table: Table) -> Iterator[Evidence]:
             yield from _of_tensor(table, layer, tensor)
         if trace is not None:
             yield from _of_output(table, layer, sown=trace.sown)
-
-
-def _order(layers: Sequence[str], of_tensors: Sequence[str]) -> tuple[str, ...]:
-    """Return all layers: those of tensors alone come right before the next one that is called."""
-    order = list(layers)
-    following = LOGITS
-    for layer in reversed(of_tensors):
-        if layer not in order:
-            place = order.index(following) if following in order else len(order)
-            while place and following.startswith(f"{order[place - 1]}/"):
-                place -= 1  # before the module that calls it
-            order.insert(place, layer)
-        following = layer
-    return tuple(order)
-
-
-def _by_layer(tensors: Mapping[str, TensorTrace]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for vectors in (False, True):
-        for name, trace in tensors.items():
-            if trace.vector is vectors:
-                found[trace.layer] = (*found.get(trace.layer, ()), name)
-    return found
 
 
 def _reads(table: Table, layer: str) -> Iterator[Evidence]:
@@ -259,6 +152,15 @@ def _moves_by_noise(table: Table, name: str) -> bool:
     return True
 
 
+def _may_decay(record: CoordinateRecord) -> bool:
+    """Say whether there may be a decay at all: the settings tell, or nobody tells.
+
+    A learned optimizer reads parameters, and its updates shrink them by a share that rightly falls
+    like width^-1/2.
+    """
+    return not record.settings or bool(record.settings.get(WEIGHT_DECAY))
+
+
 def _decays(table: Table, name: str, shrinkage_NxSxT: np.ndarray) -> bool:
     """Say whether a tensor visibly shrinks at the first step: everywhere, and more than by chance.
 
@@ -266,7 +168,7 @@ def _decays(table: Table, name: str, shrinkage_NxSxT: np.ndarray) -> bool:
     swings. Chance differs from seed to seed, decay does not.
     """
     first_NxS = shrinkage_NxSxT[:, :, 0]
-    if not (first_NxS > 0.0).all():  # nan, too
+    if not _may_decay(table.first) or not (first_NxS > 0.0).all():  # nan, too
         return False
     if (first_NxS.mean(axis=1) < DECAY_OVER_CHANCE * first_NxS.std(axis=1)).any():
         return False
@@ -311,13 +213,13 @@ def _of_output(table: Table, layer: str, *, sown: bool) -> Iterator[Evidence]:
     constant = not change.any() and len(steps) >= CONSTANT_STEPS and layer != LOGITS
     moved: Judged = "growing" if sown else "always"
     before: Judged = "growing" if sown or layer == LOGITS else "failing"
+    if size[:, :, :1].any():
+        judged = before if known else "never"
+        yield Evidence(layer, None, "size", judged, (0,), size[:, :, :1], own=sown)
     yield Evidence(
         layer, None, "change_std", moved if known and not constant else "never", steps, change,
         own=sown, note="never moves: not judged" if constant else "",
     )  # fmt: skip
-    if size[:, :, :1].any():
-        judged = before if known else "never"
-        yield Evidence(layer, None, "size", judged, (0,), size[:, :, :1], own=sown)
     yield Evidence(layer, None, "change_l1", "never", steps, read(lambda t: t.change_l1))
     yield Evidence(layer, None, "size_after", "never", steps, size[:, :, 1:])
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -11,15 +11,9 @@ from typing import Literal, TypeAlias
 
 from mulo_cli.results.coordinate_culprits import Culprit, culprit_of, first_fault
 from mulo_cli.results.coordinate_diagnosis import CONSTANT_FACTORS, diagnosis
-from mulo_cli.results.coordinate_evidence import (
-    LOGITS,
-    Evidence,
-    Judged,
-    Table,
-    collected,
-    tabulated,
-)
+from mulo_cli.results.coordinate_evidence import Evidence, Judged, collected
 from mulo_cli.results.coordinate_fits import Axis, CoordinateFit, Verdict, fit_power
+from mulo_cli.results.coordinate_networks import LOGITS, Table, tabulated
 from mulo_cli.results.coordinate_records import CoordinateRecord
 
 Judgement: TypeAlias = Literal["pass", "fail", "not enough data"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mulo_cli.errors import UsageError
-from mulo_cli.results.coordinate_evidence import Table, tabulated
 from mulo_cli.results.coordinate_fits import CoordinateFit, LayerMeasure
+from mulo_cli.results.coordinate_networks import Table, tabulated
 from mulo_cli.results.coordinates import CoordinateCheck
 from mulo_cli.results.store import not_writable
 

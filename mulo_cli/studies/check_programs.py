@@ -100,12 +100,11 @@ def compile_check(
     references = references_of(anatomy.leaves, params)
     with fresh_trace(object()):
         looking = jax.jit(make_look(network, anatomy.leaves)).lower(params, references, probe)
+    training = jax.jit(lanes.train, donate_argnums=0).lower(lane, hyper, data, number_of(0))
     programs = CheckPrograms(
         anatomy=anatomy,
         start=jax.jit(start).lower(key, hyper, data).compile(),
-        train=jax.jit(lanes.train, donate_argnums=0)
-        .lower(lane, hyper, data, number_of(0))
-        .compile(),
+        train=training.compile(),
         look=looking.compile(),
         compare=jax.jit(compare).lower(anatomy.outputs, anatomy.outputs).compile(),
         push=jax.jit(make_push(network, anatomy.leaves)).lower(params, params, probe).compile(),

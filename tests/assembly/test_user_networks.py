@@ -101,6 +101,13 @@ def optimizer(width):
     return optax.adam(RATE / width)
 
 
+def planted(width):
+    def move(path, p):
+        return -0.1 * p if "kernel" in str(path) else jnp.full_like(p, 0.25)
+
+    return optax.stateless(lambda updates, p: jax.tree.map_with_path(move, p))
+
+
 # what goes wrong
 
 
@@ -147,7 +154,7 @@ def failing_optimizer(width):
 
 MANUAL = Path(__file__).parents[2] / "docs" / "reference" / "user-code.md"
 NUMBERS = itertools.count()
-CONFIG = CoordinateConfig(steps=1)
+CONFIG = CoordinateConfig(steps=2)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -220,26 +227,43 @@ def test_every_form_of_a_network_has_its_layers_and_tensors_in_forward_order(
     assert (task.width, task.depth, task.notes) == (8, 0, ())
 
 
-def test_a_network_and_an_optimizer_of_the_users_are_measured(models, digits):
-    task = task_of(digits, f"{models}:of_key_and_inputs")
-    record = record_of(task, build_coordinate_optimizer(f"{models}:optimizer", 8))
-    assert (record.optimizer, record.task) == (f"{models}:optimizer", f"{models}:of_key_and_inputs")
-    assert (record.parametrization, record.settings) == ("mup", {})
-    assert record.code
-    # Adam's first step is the rate in every coordinate, and the zero readout shields the others
-    assert record.tensors["a_head"].spectral_change[0] > 0
-    assert record.tensors["stem"].change == record.tensors["body"].change == (0.0,)
+def test_a_planted_shift_and_planted_decay_are_measured_exactly(models, digits):
+    """A step adds 0.25 to biases and takes a tenth of all kernels; the readout is random."""
+    task = task_of(digits, f"{models}:wide_start", parametrization="sp")
+    record = record_of(task, build_coordinate_optimizer(f"{models}:planted", 8, "sp"))
+    assert (record.optimizer, record.task) == (f"{models}:planted", f"{models}:wide_start")
+    assert (record.parametrization, record.settings, len(record.code)) == ("sp", {}, 64)
+    assert list(record.layers) == OF_FLAX
+    assert list(record.tensors) == LEAVES_OF_FLAX
+    for name, tensor in record.tensors.items():
+        if tensor.vector:
+            assert tensor.change == pytest.approx((0.25, 0.5), rel=1e-6), name
+            continue
+        assert tensor.shrinkage == pytest.approx((0.1, 0.19), rel=1e-5), name
+        # tolerance: fifteen iterations tell the norm of a full matrix to some percent
+        told = (0.1 * tensor.spectral_start, 0.19 * tensor.spectral_start)
+        assert tensor.spectral_change == pytest.approx(told, rel=0.05), name
+    hidden, readout = record.tensors["body_0/kernel"], record.tensors["head/kernel"]
+    assert hidden.change == hidden.spectral_change
+    assert hidden.start == hidden.spectral_start / 2.0
+    # a tenth of what it adds by itself; but what it reads has moved in the meantime
+    assert readout.change[0] == pytest.approx(0.1 * readout.start / math.sqrt(8), rel=0.3)
+    # biases have moved all alike, kernels shrunk: the first layer's change is known
+    stem, images = record.layers["stem"], record.layers["stem"].reads
+    assert images == pytest.approx(1.0, abs=0.1), "standardised"
+    assert stem.mean[1] == pytest.approx(0.9 * stem.mean[0] + 0.25, rel=1e-4)
+    assert stem.mean[2] == pytest.approx(0.81 * stem.mean[0] + 0.5, rel=1e-4)
 
 
 def test_the_loss_is_the_users_own(models, digits):
     losses = []
     for function in ("module", "with_loss"):
         task = task_of(digits, f"{models}:{function}").task
-        params = jax.jit(task.init)(jax.random.key(0))
+        shapes = jax.eval_shape(task.init, jax.eval_shape(lambda: jax.random.key(0)))
+        params = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
         batch = task.batch(task.data, jax.random.key(1), jnp.int32(0))
         losses.append(float(jax.jit(task.loss)(params, batch)[0]))
-    assert losses[0] == pytest.approx(math.log(10), rel=1e-5), "it starts at zero"
-    assert losses[1] == pytest.approx(2.0 * losses[0])
+    assert losses == pytest.approx([math.log(10), 2.0 * math.log(10)], rel=1e-5)
 
 
 def forward(task) -> list[bool]:
@@ -252,9 +276,8 @@ def test_a_readout_with_a_wrong_start_is_measured_with_a_note(models, digits):
     task = task_of(digits, f"{models}:wide_start")
     assert forward(task) == [False]
     assert "muP wants 'head/kernel' to start at zero" in task.notes[0]
-    assert task_of(digits, f"{models}:wide_start", width=16).notes == task.notes, "said once"
-    told = task_of(digits, f"{models}:wide_start", readout="update")
-    assert (forward(told), told.notes) == (forward(task), task.notes)
+    told = task_of(digits, f"{models}:wide_start", width=16, readout="update")
+    assert (forward(told), told.notes) == (forward(task), task.notes), "it is said once"
 
 
 def test_where_an_outputs_factor_acts_can_be_said(models, digits):

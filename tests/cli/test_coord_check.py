@@ -125,6 +125,7 @@ def test_alone_it_checks_muadam_and_the_newest_run_on_synthetic_data(here, say):
     assert "runs/mine" in said.split("error: ")[1]
 
 
+@pytest.mark.slow
 def test_the_users_own_network_and_optimizer_are_checked(here, say):
     (here / "mine.py").write_text(
         "import flax.linen as nn, optax\n"

@@ -191,7 +191,7 @@ def record(
     """Return the record of a network with these layers and tensors."""
     return CoordinateRecord(
         optimizer="muadam",
-        settings={"learning_rate": 0.1},
+        settings={"learning_rate": 0.1, "weight_decay": 0.1},
         parametrization="mup",
         recipe_digest=None,
         task=task,

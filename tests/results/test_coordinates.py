@@ -327,6 +327,20 @@ def test_decay_that_depends_on_the_width_is_told(power, words):
     assert words in check.verdict.diagnosis
 
 
+@pytest.mark.parametrize(
+    ("settings", "judged"),
+    [({"checksum": "ab12"}, False), ({"weight_decay": 0.0}, False), ({}, True)],
+)
+def test_an_optimizer_without_decay_may_shrink_tensors(settings, judged):
+    """Learned ones read parameters; of the user's own nobody knows."""
+    records = [
+        dataclasses.replace(one, settings=settings)
+        for one in records_of(powers={"hidden_0/kernel": {"shrinkage": 0.5}}, noise=0.0)
+    ]
+    check = check_coordinates(records)
+    assert any(fit.measure == "shrinkage" for fit in check.fits) is judged
+
+
 @pytest.mark.parametrize(("made_by_decay", "named"), [(1.0, True), (0.01, False)])
 def test_a_decay_that_makes_most_of_a_change_is_behind_it(made_by_decay, named):
     """Else the whole update is wrong, of which decay is a part."""

@@ -1,5 +1,7 @@
 """Every layer of a network is seen: what it reads, what it puts out, in forward order."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -46,6 +48,7 @@ ORDER = [
 ]
 
 
+@functools.cache
 def seen(stacked: bool):
     network, tokens = Network(stacked), jnp.arange(BATCH * 2).reshape(BATCH, 2)
     params = network.init(jax.random.key(0), tokens)["params"]
