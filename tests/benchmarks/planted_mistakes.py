@@ -31,7 +31,7 @@ class Hits:
         optimizer: as named on the command line.
         failed: how often the check failed.
         named: how often it named the right layer, and tensor where there is one.
-        undecided: how often there was "not enough data" and no layer was named.
+        undecided: how often there was "not enough data".
         repetitions: of the check.
         told: what the check said first.
     """
@@ -53,9 +53,9 @@ def hits(where: World, mistake: Mistake, repetitions: int) -> Hits:
         network=where.network,
         mistake=mistake.name,
         optimizer=mistake.optimizer,
-        failed=sum(not one.passed for one in checks),
+        failed=sum(one.verdict.verdict == "fail" for one in checks),
         named=sum(found(one, mistake) for one in checks),
-        undecided=sum(not one.passed and one.verdict.culprit is None for one in checks),
+        undecided=sum(one.verdict.verdict == "not enough data" for one in checks),
         repetitions=repetitions,
         told=checks[0].verdict.diagnosis,
     )

@@ -297,7 +297,7 @@ OPTIMIZERS = (
     "adamw:learning_rate=0.03,eps=1e-15,weight_decay=0.1,parametrization=mup",
     "adopt:learning_rate=0.03,eps=1e-15,parametrization=mup",
     "lamb:learning_rate=0.03,eps=1e-15,parametrization=mup",
-    "sophia:learning_rate=0.03,parametrization=mup",
+    "sophia:learning_rate=0.03,eps=1e-15,parametrization=mup",
     "sgd:learning_rate=0.1,parametrization=mup",
     "muon:learning_rate=0.03,eps=1e-15,parametrization=mup",
 )

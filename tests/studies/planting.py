@@ -46,7 +46,7 @@ class World:
 WORLDS = {
     one.network: one
     for one in (
-        World("mlp", "mlp", "digits", (32, 128, 512, 1024), 3),
+        World("mlp", "mlp", "digits", (64, 128, 512, 1024), 3),
         World("vit", "vit:heads=2,patch=4", "digits", (32, 64, 128, 256), 2),
         World("lm", "lm:heads=2,length=16", "pydoc:tokens=bytes", (32, 64, 128, 256), 2),
         World("lm-depth", "lm:heads=2,length=16,depth_power=0.5", "pydoc:tokens=bytes",
