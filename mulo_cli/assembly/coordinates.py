@@ -1,7 +1,7 @@
 """What a coordinate check measures, built from words: ours by name, the user's own by import."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import Array, Int
 
 from mulo_cli.assembly.code_digest import code_digest
 from mulo_cli.assembly.optimizers import build_named_optimizer
+from mulo_cli.assembly.shelves import look_up
 from mulo_cli.assembly.tasks import NOTHING, build_evaluation_task
 from mulo_cli.assembly.user_code import UserCodeError, load_function, user_code
 from mulo_cli.assembly.user_networks import PAGE, UserNetwork, refuse_depth, user_network
@@ -20,9 +21,11 @@ from mulo_cli.mup.kinds import ParamRole, RoleKind
 from mulo_cli.mup.readouts import ReadoutForm
 from mulo_cli.mup.roles import Init, Roles, infer_roles, leaf_name
 from mulo_cli.mup.sketches import named_leaves, sketch, told_by_modules
+from mulo_cli.optimizees.catalogue import OPTIMIZEES
 from mulo_cli.recipes.references import (
     UserFunction,
     is_user_function,
+    parse_named,
     parse_optimizer,
     parse_user_function,
 )
@@ -31,6 +34,9 @@ from mulo_cli.studies.evaluate import EvaluationTask, NamedOptimizer
 from mulo_cli.tasks.base import Task
 from mulo_cli.tasks.losses import classification_ceiling
 from mulo_cli.types import Hyper
+
+HEADS = "heads"
+"""The option of transformers that says how many attention heads a block has."""
 
 
 def build_coordinate_task(
@@ -66,6 +72,34 @@ def build_coordinate_task(
         sized = section if depth is None else dataclasses.replace(section, depth=depth)
         return build_evaluation_task(sized, dataset, width, parametrization, asked)
     return _user_task(section, dataset, width, depth, parametrization, readout)
+
+
+def with_equal_heads(optimizee: str, widths: Sequence[int], asked: Mapping[str, str]) -> str:
+    """Return a network's name under which it has equally many attention heads at every width.
+
+    Else heads would grow in number and not in size, and a wrong power of the head size would never
+    show. The number is the usual one at the smallest width, or the next lower one that divides all.
+
+    Args:
+        optimizee: name with options; unchanged where these name `heads`, where the number does not
+            depend on the width, or where it is the user's own.
+        widths: that are compared.
+        asked: options that an optimizer asks of networks.
+
+    Raises:
+        UsageError: there is no such network.
+    """
+    if is_user_function(optimizee):
+        return optimizee
+    reference = parse_named(optimizee)
+    entry = look_up("optimizee", reference.name, OPTIMIZEES)
+    usual = entry.usual_options(min(widths)).get(HEADS)
+    if usual is None or HEADS in {**asked, **reference.options}:
+        return optimizee
+    heads = next(
+        number for number in range(usual, 0, -1) if not any(width % number for width in widths)
+    )
+    return f"{optimizee}{',' if reference.options else ':'}{HEADS}={heads}"
 
 
 def build_coordinate_optimizer(
@@ -132,9 +166,37 @@ class _UserOptimizer:
             **extra: Any,
         ) -> tuple[optax.Updates, optax.OptState]:
             with user_code(self.reference):
-                return self.made.update(updates, state, params, **extra)
+                made = self.made.update(updates, state, params, **extra)
+            if not isinstance(made, tuple) or len(made) != 2:
+                raise self._misfit(f"returned {shortened(made)}, not (updates, state)")
+            for what, new, old in zip(("updates", "state"), made, (updates, state), strict=True):
+                difference = _difference(new, old)
+                if difference:
+                    raise self._misfit(f"returned {what} {difference}")
+            return made
 
         return optax.GradientTransformationExtraArgs(init, update)
+
+    def _misfit(self, what: str) -> UserCodeError:
+        return UserCodeError(
+            f"the update of {self.reference.text} {what}",
+            "update(updates, state, params) returns updates like the gradients, and a state like "
+            f"the one it was given: same tree, same shapes, same dtypes ({PAGE})",
+        )
+
+
+def _difference(new: Any, old: Any) -> str | None:
+    """Say how a tree differs from what it must be like; None: it does not."""
+    structures = jax.tree.structure(new), jax.tree.structure(old)
+    if structures[0] != structures[1]:
+        return f"with the tree {shortened(structures[0])} instead of {shortened(structures[1])}"
+    for (path, one), other in zip(
+        jax.tree.leaves_with_path(new), jax.tree.leaves(old), strict=True
+    ):
+        kinds = [f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in (one, other)]
+        if kinds[0] != kinds[1]:
+            return f"whose {leaf_name(path) or 'value'!r} is {kinds[0]} instead of {kinds[1]}"
+    return None
 
 
 def _user_task(
@@ -181,6 +243,7 @@ def _user_task(
         digest=dataset.digest,
         code=code_digest(reference.module),
         notes=notes,
+        readout=form,
     )
 
 

@@ -29,6 +29,9 @@ from mulo_cli.types import Theta
 EPS_SCALING = "eps_scaling"
 """The only hyper-parameter that a meta-learned optimizer has beside its theta."""
 
+WHOLE = frozenset({"update_interval"})
+"""Hyper-parameters that are numbers of steps."""
+
 
 def build_named_optimizer(reference: OptimizerReference) -> NamedOptimizer:
     """Turn what a user wrote after --optimizer into something that can be evaluated.
@@ -92,13 +95,14 @@ def _hand_designed(reference: OptimizerReference) -> NamedOptimizer:
                 f"{reference.name} has no hyper-parameter {key!r}",
                 nearest_hint(key, (*known, *WORDS)),
             )
+    _refuse_fractions(reference.name, hyper)
     schedule = reference.schedule or found.schedule
     look_up("schedule", schedule, SCHEDULES)
     wanted = _parametrization(reference, entry.rules) or found.parametrization
     parametrization = wanted or entry.parametrization
     rule = _variant(reference, found.rule, entry, parametrization)
     network = entry.network.get(parametrization, {})
-    asked = {"network": ",".join(f"{key}={value}" for key, value in network.items())}
+    asked = {"network_wanted": ",".join(f"{key}={value}" for key, value in network.items())}
     return NamedOptimizer(
         name=reference.text,
         parametrization=parametrization,
@@ -113,6 +117,15 @@ def _hand_designed(reference: OptimizerReference) -> NamedOptimizer:
         recipe_digest=None,
         network=network,
     )
+
+
+def _refuse_fractions(name: str, hyper: Mapping[str, float]) -> None:
+    for key in WHOLE & hyper.keys():
+        if hyper[key] < 1 or hyper[key] % 1:
+            raise UsageError(
+                f"{name} with {key}={hyper[key]:g}: {key} counts steps",
+                f"give a whole number, 1 or more: {name}:{key}=10",
+            )
 
 
 def _variant(

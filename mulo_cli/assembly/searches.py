@@ -1,7 +1,7 @@
 """From a grid to trials: every configuration of an optimizer, for every seed."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.assembly.optimizers import build_named_optimizer
@@ -87,21 +87,23 @@ def build_task_for(
     )
 
 
-def program_facts(task: EvaluationTask, trial: Trial, steps: int) -> Facts:
+def program_facts(task: EvaluationTask, trials: Sequence[Trial], steps: int) -> Facts:
     """Return what tells the program of a search from others, in words.
 
     Args:
         task: what is trained.
-        trial: any of them: their programs are the same.
+        trials: all of the search: their programs are the same, and their number is a bound on
+            lanes, so that a larger grid chooses anew.
         steps: of a training.
     """
-    settings = trial.optimizer.settings
+    optimizer = trials[0].optimizer
+    settings = optimizer.settings
     words = {key: value for key, value in settings.items() if isinstance(value, str)}
     return {
-        "optimizer": trial.optimizer.name.partition(":")[0],
+        "optimizer": optimizer.name.partition(":")[0],
         "varied": " ".join(settings),
         **words,
-        "parametrization": trial.optimizer.parametrization,
+        "parametrization": optimizer.parametrization,
         "task": task.optimizee,
         "dataset": task.dataset,
         "data": task.digest,
@@ -109,6 +111,7 @@ def program_facts(task: EvaluationTask, trial: Trial, steps: int) -> Facts:
         "depth": task.depth,
         "batch_size": task.batch_size,
         "steps": steps,
+        "trials": len(trials),
     }
 
 

@@ -1,6 +1,7 @@
 """From names and sections to data sets, networks and tasks."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -145,8 +146,10 @@ def _value(reference: NamedReference, key: str, kind: type, text: str) -> Any:
     words = {"true": True, "false": False}
     try:
         value = words[text] if kind is bool else kind(text)
+        if kind is float and not math.isfinite(value):
+            raise ValueError
     except (KeyError, ValueError):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        wanted = {bool: "true or false", int: "a whole number", float: "a finite number"}[kind]
         raise UsageError(
             f"{key}={text} in {reference.text!r} is not {wanted}", f"give {wanted}"
         ) from None

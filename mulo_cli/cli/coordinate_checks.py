@@ -15,9 +15,11 @@ from mulo_cli.cli.coordinate_plan import (
     needs_of,
     with_kept,
     without_large,
+    without_sizes,
 )
 from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.terminal import ReaderLeft, Terminal
+from mulo_cli.errors import MuloError
 
 if TYPE_CHECKING:
     from mulo_cli.cli.interrupts import StopRequest
@@ -76,6 +78,7 @@ class Bench:
         file: that keeps records.
         request: whether somebody wants to stop.
         lines: whether stdout gets JSON lines (else tables at the end).
+        skip: whether sizes that do not fit into memory are left out.
     """
 
     def __init__(
@@ -86,9 +89,10 @@ class Bench:
         request: "StopRequest",
         *,
         lines: bool,
+        skip: bool,
     ) -> None:
         self.terminal, self.config, self.file, self.request = terminal, config, file, request
-        self.lines, self._read = lines, True
+        self.lines, self.skip, self._read = lines, skip, True
 
     def tell(self, record: object) -> None:
         """Write a record, if stdout gets lines; work goes on without a reader: a file keeps it."""
@@ -124,7 +128,7 @@ def _prepared(
         terminal.err.print(memory_table(needs, options.axis, free))
     plans = without_large(plans, needs, free, options.axis, skip=options.skip_large)
     file = kept if kept is not None else _opened(terminal, path, fresh=True)
-    return plans, Bench(terminal, config, file, request, lines=lines)
+    return plans, Bench(terminal, config, file, request, lines=lines, skip=options.skip_large)
 
 
 def _opened(
@@ -176,12 +180,17 @@ def _run(bench: Bench, plans: Sequence[Plan]) -> list[Finished]:
     try:
         for plan in plans:
             records: list[CoordinateRecord] = []
+            left = plan
             for cell in plan.cells:
-                records += _measured(bench, plan, cell, progress, done)
+                try:
+                    records += _measured(bench, plan, cell, progress, done)
+                except _TooLarge as error:
+                    left = without_sizes(left, {cell.size}, error.message)
+                    bench.terminal.warning(f"{error.message}; it is left out")
                 if bench.request():
                     return finished
                 done += each * len(cell.seeds)
-            finished.append(Finished(check_coordinates(records, plan.notes), plan.contrast))
+            finished.append(Finished(check_coordinates(records, left.notes), plan.contrast))
             for conclusion in (*finished[-1].check.fits, finished[-1].check.verdict):
                 bench.tell(conclusion)
     finally:
@@ -195,19 +204,25 @@ def _measured(
     """Return the records of one size: those that are kept, and the others measured now.
 
     Where somebody wants to stop, those that are finished.
+
+    Raises:
+        MuloError: it does not fit into memory; a `_TooLarge` where that is to be left out.
     """
     from mulo_cli.results.environment import code_version
     from mulo_cli.studies.coord_check import Moved, compile_check, measure
 
     records, config = list(cell.kept), bench.config
+    where = f"{plan.name} at {plan.axis} {cell.size}"
+    programs = None
+    if cell.missing:
+        progress.show(before + config.steps * len(records), f"{where}: compiling")
+        programs = compile_check(cell.task, cell.optimizer, config)
+        _refuse_large(bench, plan, cell, programs.memory)
     for record in records:
         bench.tell(record)
-    if not cell.missing:
+    if programs is None:
         return records
-    where = f"{plan.name} at {plan.axis} {cell.size}"
     before += config.steps * len(cell.kept)
-    progress.show(before, f"{where}: compiling")
-    programs = compile_check(cell.task, cell.optimizer, config)
     told = measure(cell.task, cell.optimizer, programs, config, cell.missing, code_version())
     for one in told:
         if not isinstance(one, Moved):
@@ -222,6 +237,36 @@ def _measured(
         seed = f"{where}: seed {one.seed + 1} of {len(cell.seeds)}, step {one.step}"
         progress.show(before + number * config.steps + one.step, seed, important=finished)
     return records
+
+
+class _TooLarge(MuloError):
+    """A size that does not fit into memory, and is to be left out."""
+
+
+def _refuse_large(bench: Bench, plan: Plan, cell: Cell, memory: int) -> None:
+    """Refuse what does not fit: only the compiler knows exactly what a network needs.
+
+    Raises:
+        MuloError: it does not fit; a `_TooLarge` where that is to be left out.
+    """
+    from mulo_cli.cli.memory import free_memory
+    from mulo_cli.cli.tables import with_unit
+
+    free = free_memory()
+    if free is None or memory <= free:
+        return
+    message = (
+        f"{plan.name} at {plan.axis} {cell.size} needs {with_unit(memory)}B, now that it is "
+        f"compiled; {with_unit(free)}B of memory are free"
+    )
+    if bench.skip:
+        raise _TooLarge(message, f"give --{plan.axis}s that end below {cell.size}")
+    raise MuloError(
+        message,
+        f"what is finished is kept in {bench.file.path}: the same command with --skip-large goes "
+        f"on with what fits, or give --{plan.axis}s that end below {cell.size} and --out "
+        f"{bench.file.path.parent}",
+    )
 
 
 def _end(

@@ -1,7 +1,7 @@
 """What a coordinate check will train: built, and its memory told, before anything is trained."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,11 @@ def build_plans(
     Raises:
         MuloError: a word that does not fit, or the user's own code fails.
     """
-    from mulo_cli.assembly.coordinates import build_coordinate_optimizer, build_coordinate_task
+    from mulo_cli.assembly.coordinates import (
+        build_coordinate_optimizer,
+        build_coordinate_task,
+        with_equal_heads,
+    )
     from mulo_cli.assembly.datasets import build_dataset
     from mulo_cli.recipes.references import is_user_function
     from mulo_cli.recipes.schema import TaskSection
@@ -86,10 +90,14 @@ def build_plans(
     plans = []
     for contestant, made in zip(contestants, optimizers, strict=True):
         cells = []
+        network = options.optimizee
+        if by_width:
+            network = with_equal_heads(network, widths, made[0].network)
+        sized = dataclasses.replace(section, optimizee=network)
         for place, size in enumerate(sizes):
             optimizer = made[place if by_width else 0]
             task = build_coordinate_task(
-                section,
+                sized,
                 loaded,
                 size if by_width else width,
                 (options.depth if own else section.depth) if by_width else size,
@@ -99,7 +107,10 @@ def build_plans(
             )
             cells.append(Cell(size, task, optimizer, tuple(range(options.seeds)), ()))
         name = f"{contestant.optimizer} ({cells[0].optimizer.parametrization})"
-        notes = tuple(dict.fromkeys(note for cell in cells for note in cell.task.notes))
+        assumed = [note for cell in cells for note in cell.task.notes]
+        if network != options.optimizee:
+            assumed.append(f"attention heads grow in size, not in number: {network} at every width")
+        notes = tuple(dict.fromkeys(assumed))
         plans.append(Plan(name, options.axis, contestant.contrast, tuple(cells), notes))
     return plans
 
@@ -191,8 +202,6 @@ def without_large(
     Raises:
         MuloError: something does not fit and is not to be skipped, or too little is left.
     """
-    from mulo_cli.results.coordinate_fits import MIN_SIZES
-
     beyond = [need for need in needs if _beyond(need, free)]
     if not beyond or free is None:
         return list(plans)
@@ -206,17 +215,28 @@ def without_large(
         raise MuloError(
             message, f"give --{axis}s that end below {smallest}, or --skip-large; nothing is lost"
         )
-    left = []
-    for plan in plans:
-        large = {need.cell.size for need in beyond if need.plan is plan}
-        cells = tuple(cell for cell in plan.cells if cell.size not in large)
-        if len(cells) < MIN_SIZES:
-            raise MuloError(
-                f"{message}: fewer than {MIN_SIZES} {axis}s are left of {plan.name}",
-                f"add smaller --{axis}s",
-            )
-        sizes = ", ".join(map(str, sorted(large)))
-        note = f"left out because of memory: {axis} {sizes}"
-        notes = (*plan.notes, *([note] if large else []))
-        left.append(dataclasses.replace(plan, cells=cells, notes=notes))
-    return left
+    return [
+        without_sizes(plan, {need.cell.size for need in beyond if need.plan is plan}, message)
+        for plan in plans
+    ]
+
+
+def without_sizes(plan: Plan, large: Set[int], message: str) -> Plan:
+    """Return a plan without sizes that do not fit, with a note that tells them.
+
+    Raises:
+        MuloError: too little is left; begins with the message.
+    """
+    from mulo_cli.results.coordinate_fits import MIN_SIZES
+
+    if not large:
+        return plan
+    cells = tuple(cell for cell in plan.cells if cell.size not in large)
+    if len(cells) < MIN_SIZES:
+        raise MuloError(
+            f"{message}: fewer than {MIN_SIZES} {plan.axis}s are left of {plan.name}",
+            f"add smaller --{plan.axis}s",
+        )
+    sizes = ", ".join(map(str, sorted(large)))
+    note = f"left out because of memory: {plan.axis} {sizes}"
+    return dataclasses.replace(plan, cells=cells, notes=(*plan.notes, note))

@@ -37,10 +37,9 @@ WORDS: dict[Measure, str] = {
 }
 """What was measured, in a table."""
 
-HINTS: dict[Verdict, str] = {
-    "not enough data": "more --seeds or a wider range of sizes make intervals smaller",
-    "diverged": "a lower learning rate keeps numbers finite",
-}
+WIDE = "more --seeds or a wider range of sizes make intervals smaller"
+STILL = "more --steps: something has not moved in every network"
+DIVERGED = "a lower learning rate keeps numbers finite"
 """What may help where the parametrization need not be wrong."""
 
 NOTHING = "-"
@@ -94,11 +93,25 @@ def coordinate_report(
 def conclusions(checks: Sequence[CoordinateCheck], how_long: str, kept_in: str) -> tuple[str, ...]:
     """Return the closing lines: what came out of each check, and what may help."""
     lines = [f"{called(check)}: {check.verdict.verdict}" + _told(check) for check in checks]
-    verdicts = {
-        fit.verdict for check in checks for fit in check.fits if fit.judged and not check.passed
-    }
-    hints = [f"hint: {hint}" for verdict, hint in HINTS.items() if verdict in verdicts]
+    hints = [f"hint: {hint}" for hint in _hints(checks)]
     return (*lines, *hints, f"{how_long}; measurements are in {kept_in}")
+
+
+def _hints(checks: Sequence[CoordinateCheck]) -> Iterator[str]:
+    """Yield what may help; a failure that is decided needs no more data."""
+    unclear = [
+        fit
+        for check in checks
+        if check.verdict.verdict == "not enough data"
+        for fit in check.fits
+        if fit.judged and fit.verdict == "not enough data"
+    ]
+    if any(fit.steps for fit in unclear):
+        yield WIDE
+    if any(not fit.steps for fit in unclear):
+        yield STILL
+    if any(fit.judged and fit.verdict == "diverged" for check in checks for fit in check.fits):
+        yield DIVERGED
 
 
 def called(check: CoordinateCheck) -> str:

@@ -91,7 +91,7 @@ def _run(
     progress.start(before, len(search.trials) * config.steps)
     progress.show(before, "compiling")
     try:
-        facts = program_facts(search.task, search.trials[0], config.steps)
+        facts = program_facts(search.task, search.trials, config.steps)
         programs = compile_tuning(
             search.task,
             search.trials,
@@ -104,10 +104,10 @@ def _run(
         for record in tune(search.task, waiting, config, programs, code_version()):
             if isinstance(record, Progress):
                 progress.show(before + record.step, _standing(search, sink))
+                if request():  # not between the rows of lanes that ended together
+                    return
             else:
                 sink.take(record)
-            if request():
-                return
     finally:
         progress.stop()
 
@@ -140,6 +140,8 @@ def lanes_to_use(
             f"rows in {kept.path.parent} come from {found} networks side by side: with {asked} "
             "the last digits differ"
         )
+    if asked is None and found is not None:
+        terminal.info(f"{found} networks side by side, as {kept.path} says; --lanes changes it")
     return asked or found
 
 

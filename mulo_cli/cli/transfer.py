@@ -126,22 +126,15 @@ def _run(
     kept: "SearchFile",
     request: "StopRequest",
 ) -> None:
+    """Train what is not in the file yet; what is, of every size, is passed on before that."""
     from mulo_cli.cli.progress import display
-    from mulo_cli.results.environment import code_version
-    from mulo_cli.studies.transfer import transfer_identity
 
     progress = display(terminal, "step")
     steps = asked.config.steps
-    progress.start(0, steps * sum(len(size.trials) for size in sizes))
+    waits = [_pass_on_known(asked, size, sink) for size in sizes]
+    progress.start(steps * len(sink.rows), steps * sum(len(size.trials) for size in sizes))
     try:
-        for size in sizes:
-            waiting = [
-                trial
-                for trial in size.trials
-                if not sink.take_known(
-                    transfer_identity(size.task, trial, asked.config, code_version())
-                )
-            ]
+        for size, waiting in zip(sizes, waits, strict=True):
             if waiting:
                 progress.show(steps * len(sink.rows), f"{size.called}: compiling")
                 programs = _compile(terminal, asked, size, kept)
@@ -152,6 +145,18 @@ def _run(
         progress.stop()
 
 
+def _pass_on_known(asked: TransferRequest, size: Sized, sink: TransferOutput) -> "list[Trial]":
+    """Hand on the rows of a size that are in the file already; return the trials that are left."""
+    from mulo_cli.results.environment import code_version
+    from mulo_cli.studies.transfer import transfer_identity
+
+    return [
+        trial
+        for trial in size.trials
+        if not sink.take_known(transfer_identity(size.task, trial, asked.config, code_version()))
+    ]
+
+
 def _compile(
     terminal: Terminal, asked: TransferRequest, size: Sized, kept: "SearchFile"
 ) -> "SeatPrograms":
@@ -160,7 +165,7 @@ def _compile(
     from mulo_cli.studies.lane_count import memory_budget
     from mulo_cli.studies.transfer import compile_transfer
 
-    facts = program_facts(size.task, size.trials[0], asked.config.steps)
+    facts = program_facts(size.task, size.trials, asked.config.steps)
     lanes = lanes_to_use(terminal, kept, facts, asked.lanes)
     budget = memory_budget(free_memory())
     programs = compile_transfer(size.task, size.trials, asked.config, lanes, budget)
@@ -193,8 +198,8 @@ def _train(
         else:
             told = "" if best is None else f", best so far {best[0]:.4f} at rate {best[1]:g}"
             progress.show(before + record.step, f"{size.called}{told}")
-        if request():
-            return
+            if request():  # not between the rows of lanes that ended together
+                return
 
 
 def _finished(terminal: Terminal, asked: TransferRequest, sink: TransferOutput) -> Outcome:

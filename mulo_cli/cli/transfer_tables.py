@@ -76,8 +76,9 @@ def _cells(best: Optimum) -> tuple[str | Text, ...]:
     if best.rate is None or best.tried is None or best.loss is None:
         return ("all diverged", "-", "-", "-")
     interval = "-" if best.low is None else f"{best.low:.3g} .. {best.high:.3g}"
-    border = " at the border" if best.on_border else ""
-    return (f"{best.tried:.4g}{border}", f"{best.rate:.3g}", interval, f"{best.loss:.4f}")
+    where = " beside a diverged one" if best.beside_diverged else ""
+    where = " at the border" if best.on_border else where
+    return (f"{best.tried:.4g}{where}", f"{best.rate:.3g}", interval, f"{best.loss:.4f}")
 
 
 def verdict_lines(verdict: TransferVerdict) -> Iterator[str]:

@@ -168,12 +168,16 @@ class TuningOptions:
             else TaskSection(dataset, task, [self.width or 32], size, batch_size)
             for size in sizes
         )
-        grid = self.grid or "rates"
-        named = (self.parametrization or "").split(",")
+        parametrizations = self._parametrizations()
+        if self.expect is not None and len(parametrizations) > 1:
+            raise UsageError(
+                f"--expect {self.expect} says nothing about each of several parametrizations",
+                f"give one of them: --parametrization {parametrizations[0]}",
+            )
         return TransferRequest(
             optimizer=self.optimizer,
-            parametrizations=tuple(dict.fromkeys(name.strip() or None for name in named)),
-            grid=load_grid(f"paper-{axis}s" if grid == "paper" else grid, self.name),
+            parametrizations=parametrizations,
+            grid=load_grid(self._rates(axis), self.name),
             schedule=self.schedule,
             axis=axis,
             sections=sections,
@@ -185,6 +189,23 @@ class TuningOptions:
             folder=self._folder("transfer", task, dataset, f"{axis}s"),
             format=self.format,
         )
+
+    def _parametrizations(self) -> tuple[str | None, ...]:
+        named = (self.parametrization or "").split(",")
+        return tuple(dict.fromkeys(name.strip() or None for name in named))
+
+    def _rates(self, axis: "Axis") -> str:
+        """Return the grid of a study of transfer; `paper` means the list that fits what grows."""
+        from mulo_cli.recipes.grids import known_grids
+
+        if self.grid != "paper":
+            return self.grid or "rates"
+        if f"paper-{axis}s" not in known_grids(self.name):
+            raise UsageError(
+                f"no paper gives learning rates of {self.name} over {axis}s",
+                "give --grid rates, or a TOML file: learning_rate = [1e-3, 1e-2]",
+            )
+        return f"paper-{axis}s"
 
     def _transfer_config(self) -> "TransferConfig":
         from mulo_cli.studies.transfer import TransferConfig
@@ -235,8 +256,16 @@ class TuningOptions:
     def _folder(self, verb: str, task: str, dataset: str, size: str) -> Path:
         from mulo_cli.results.run_directory import RUNS
 
-        parts = (verb, *map(file_name, (self.optimizer, task, dataset)), size)
-        return self.out or RUNS / "-".join(parts)
+        named = (self.optimizer, *self._other_parametrization(), task, dataset)
+        return self.out or RUNS / "-".join((verb, *map(file_name, named), size))
+
+    def _other_parametrization(self) -> tuple[str, ...]:
+        """Return what was asked for if it is another parametrization than the optimizer's own."""
+        from mulo_cli.optimizers.catalogue import OPTIMIZERS
+
+        own = OPTIMIZERS[self.name].parametrization if self.name in OPTIMIZERS else None
+        asked = [name for name in self._parametrizations() if name is not None]
+        return () if asked in ([], [own]) else ("-".join(asked),)
 
 
 def file_name(text: str) -> str:

@@ -36,6 +36,11 @@ WEIGHT_DECAY = "weight_decay"
 CONSTANT_STEPS = 3
 """What has not moved after so many steps at any size never will: it is a constant."""
 
+CONSTANT = "never moves: not judged"
+NOT_YET = "has not moved yet, more --steps may tell"
+NOISE = "moves by rounding alone: not judged"
+"""What is said of a change that is not judged, or cannot be judged yet."""
+
 Judged: TypeAlias = Literal["always", "failing", "growing", "never"]
 """When a fit counts: always; if it grows or vanishes; if it grows."""
 
@@ -52,7 +57,7 @@ class Evidence:
         steps: what the steps are called (0: before training).
         values: sizes x seeds x steps; nan where a number was not finite.
         own: whether it is its layer's own, and no consequence of what lies before.
-        note: why it is not judged though its like is.
+        note: why it is not judged though its like is, or cannot be judged yet.
         most_steps: of those that are not zero so many count; all if null.
     """
 
@@ -109,11 +114,12 @@ def _of_tensor(table: Table, layer: str, name: str) -> Iterator[Evidence]:
     known = _at_any_depth(table, layer) and _at_any_depth(table, name)
     judged: Judged = "always" if known else "never"
     start, change = read(lambda t: (t.start,)), read(lambda t: t.change)
-    note = _aside(table, name, change)
+    note = _standstill(change) or (NOISE if _moves_by_noise(table, name) else "")
+    aside = note in (CONSTANT, NOISE)
     if start.any():
         yield Evidence(layer, name, "start", judged, (0,), start, own=True)
     yield Evidence(
-        layer, name, "change", "never" if note else judged, steps, change,
+        layer, name, "change", "never" if aside else judged, steps, change,
         own=True, note=note, most_steps=EARLY_STEPS,
     )  # fmt: skip
     shrinkage = read(lambda t: t.shrinkage)
@@ -133,11 +139,11 @@ def _spectral(table: Table, layer: str, name: str, steps: tuple[int, ...]) -> It
     yield Evidence(layer, name, "spectral_change", "never", steps, change, most_steps=EARLY_STEPS)
 
 
-def _aside(table: Table, name: str, change_NxSxT: np.ndarray) -> str:
-    """Return why a tensor's change is not judged; empty if it is."""
-    if not change_NxSxT.any() and change_NxSxT.shape[2] >= CONSTANT_STEPS:
-        return "never moves: not judged"
-    return "moves by rounding alone: not judged" if _moves_by_noise(table, name) else ""
+def _standstill(change_NxSxT: np.ndarray) -> str:
+    """Return what is said of something that has not moved at any size; empty if it has."""
+    if change_NxSxT.any():
+        return ""
+    return CONSTANT if change_NxSxT.shape[2] >= CONSTANT_STEPS else NOT_YET
 
 
 def _moves_by_noise(table: Table, name: str) -> bool:
@@ -210,15 +216,15 @@ def _of_output(table: Table, layer: str, *, sown: bool) -> Iterator[Evidence]:
     steps = _numbers(table)
     change, size, mean = map(read, (_change_std, _size, _mean))
     known = _at_any_depth(table, layer) or is_last_block(layer)
-    constant = not change.any() and len(steps) >= CONSTANT_STEPS and layer != LOGITS
+    note = "" if layer == LOGITS else _standstill(change)
     moved: Judged = "growing" if sown else "always"
     before: Judged = "growing" if sown or layer == LOGITS else "failing"
     if size[:, :, :1].any():
         judged = before if known else "never"
         yield Evidence(layer, None, "size", judged, (0,), size[:, :, :1], own=sown)
     yield Evidence(
-        layer, None, "change_std", moved if known and not constant else "never", steps, change,
-        own=sown, note="never moves: not judged" if constant else "",
+        layer, None, "change_std", moved if known and note != CONSTANT else "never", steps, change,
+        own=sown, note=note,
     )  # fmt: skip
     yield Evidence(layer, None, "change_l1", "never", steps, read(lambda t: t.change_l1))
     yield Evidence(layer, None, "size_after", "never", steps, size[:, :, 1:])

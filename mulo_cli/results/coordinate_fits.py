@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import fdtri, stdtrit
 
 TOLERANCE = 0.1
 """A slope within +-0.1 is stable: over a factor of 128 in width, a factor of 1.6 at most."""
 
 CONFIDENCE = 0.95
 """Of the interval of a slope."""
+
+POOLED_BELOW = 0.75
+"""Seeds share one slope if their slopes do not differ more than in this share of chance's draws."""
 
 MIN_SEEDS = 3
 """With fewer nobody knows how much of a slope is chance."""
@@ -81,7 +84,7 @@ class FitPlace:
         measure: what was measured.
         judged: whether the verdict of the check depends on it.
         own: whether it is a layer's own, and no consequence of what lies before.
-        note: why it is not judged though its like is.
+        note: why it is not judged though its like is, or cannot be judged yet.
     """
 
     optimizer: str
@@ -145,12 +148,18 @@ def fit_power(
 
 
 def common_slope(sizes: Sequence[int], log_NxS: np.ndarray) -> tuple[float, float] | None:
-    """Return the ends of the interval of the slope that all seeds have in common.
+    """Return the ends of the interval of the mean slope of seeds, by Student's t.
 
-    Each seed has a constant of its own (its data, its probe batch) and all have one slope; what is
-    left of N x S numbers around these lines has N S - S - 1 degrees of freedom, and Student's t
-    does the rest. Slopes that differ from seed to seed widen the interval as much as numbers that
-    do not lie on a line.
+    Each seed has a constant of its own (its data, its probe batch). Where slopes of seeds differ no
+    more than numbers that lie around their own lines explain, all have one slope, and what is left
+    of N x S numbers has N S - S - 1 degrees of freedom. Else seeds have slopes of their own, and
+    these alone tell, with S - 1 degrees of freedom. Pooling by such a test is the "sometimes pool"
+    rule of H. Bozivich, T. Bancroft and H. Hartley, "Power of analysis of variance test procedures
+    for certain incompletely specified models" (1956), with their level of 25 %.
+
+    How often the interval holds the true slope, measured at five widths with noise of 0.05 in the
+    logarithms, and slopes of seeds with a standard deviation of 0, 0.05 and 0.1: 96, 91 and 94 %
+    with three seeds, 96, 95 and 95 % with eight (always pooled: 95, 75 and 64 % with three).
 
     Args:
         sizes: N of them.
@@ -163,11 +172,18 @@ def common_slope(sizes: Sequence[int], log_NxS: np.ndarray) -> tuple[float, floa
     if seeds < MIN_SEEDS or n < MIN_SIZES:
         return None
     x_N = _centred_logs(sizes)
-    slope = float((x_N @ log_NxS).mean() / (x_N @ x_N))
-    residuals_NxS = log_NxS - log_NxS.mean(axis=0) - slope * x_N[:, None]
-    freedom = n * seeds - seeds - 1
-    variance = float((residuals_NxS**2).sum()) / freedom
-    half = _quantile(freedom) * math.sqrt(variance / (seeds * float(x_N @ x_N)))
+    spread = float(x_N @ x_N)
+    slopes_S = x_N @ log_NxS / spread
+    residuals_NxS = log_NxS - log_NxS.mean(axis=0) - slopes_S * x_N[:, None]
+    within, between = float((residuals_NxS**2).sum()), spread * seeds * float(slopes_S.var())
+    of_lines, of_seeds = seeds * (n - 2), seeds - 1
+    bound = float(fdtri(of_seeds, of_lines, POOLED_BELOW))
+    if between / of_seeds < bound * within / of_lines:
+        freedom, squares = of_lines + of_seeds, within + between
+    else:
+        freedom, squares = of_seeds, between
+    half = _quantile(freedom) * math.sqrt(squares / freedom / (seeds * spread))
+    slope = float(slopes_S.mean())
     return slope - half, slope + half
 
 

@@ -108,6 +108,8 @@ class CoordinateIdentity:
         steps: length `T` of the training.
         data: digest of the data, where its name does not tell it.
         code: digest of the user's own code that made network or optimizer; empty without.
+        readout: where the factor 1/fan_in of the user's own outputs was said to act; empty for
+            networks of ours, which know.
     """
 
     optimizer: str
@@ -125,6 +127,7 @@ class CoordinateIdentity:
     code_version: str
     data: str = ""
     code: str = ""
+    readout: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ from mulo_cli.results.coordinate_records import CoordinateRecord
 
 FIRST, LAST = "[first]", "[last]"
 """Behind the name of a stack: which of its blocks."""
+
+BEHIND = "[last+{}]"
+"""What is numbered as a stack goes on, but is none of its blocks: a readout named automatically."""
 
 _NUMBERED = re.compile(r"(?:(?P<stack>.+)_)?(?P<number>\d+)", re.ASCII)
 """A part of a name that counts blocks: `blocks_0`, or `0` where blocks are a list."""
@@ -33,7 +37,9 @@ def aligned(records: Sequence[CoordinateRecord]) -> list[CoordinateRecord]:
 
     `blocks_0/up` becomes `blocks[first]/up`, the last block's layers become `blocks[last]/...`, and
     those between are left out. A stack is what has more blocks in a deeper network; other numbered
-    layers keep their names.
+    layers keep their names. So do those before its first block whose tensors are of a shape that
+    deeper networks have no more of (`Dense_0` where flax names all layers); such ones behind its
+    last block are called `Dense[last+1]`.
     """
     by_depth = _growing_stacks(records)
     return [_renamed(record, by_depth[record.depth]) for record in records]
@@ -52,7 +58,7 @@ def stack_effects(
     found: dict[str, dict[tuple[int, int], float]] = {}
     for record in records:
         for stack in by_depth[record.depth]:
-            ratio = _effect_of(stack, record)
+            ratio = _effect_of(stack, by_depth[record.depth][stack], record)
             found.setdefault(stack, {})[record.depth, record.seed] = ratio
     return {
         stack: of
@@ -99,20 +105,72 @@ def _growing_stacks(
     records: Sequence[CoordinateRecord],
 ) -> dict[int, dict[str, frozenset[int]]]:
     """Return for each depth those stacks that are not equally long in all networks."""
-    by_depth = {record.depth: _stacks([*record.layers, *record.tensors]) for record in records}
-    named = {name for stacks in by_depth.values() for name in stacks}
-    growing = {name for name in named if len({s.get(name) for s in by_depth.values()}) > 1}
-    return {
-        depth: {name: numbers for name, numbers in stacks.items() if name in growing}
-        for depth, stacks in by_depth.items()
+    networks = {record.depth: record for record in records}
+    by_depth = {
+        depth: _stacks([*record.layers, *record.tensors]) for depth, record in networks.items()
     }
+    named = {name for stacks in by_depth.values() for name in stacks}
+    growing: dict[int, dict[str, frozenset[int]]] = {depth: {} for depth in by_depth}
+    for name in named:
+        found = {depth: of[name] for depth, of in by_depth.items() if name in of}
+        if len(found) < len(by_depth):
+            kept = found
+        elif len(set(found.values())) > 1:
+            kept = _alike(name, networks, found) or found
+        else:
+            continue
+        for depth, numbers in kept.items():
+            growing[depth][name] = numbers
+    return growing
 
 
-def _effect_of(stack: str, record: CoordinateRecord) -> float:
+def _alike(
+    stack: str,
+    networks: Mapping[int, CoordinateRecord],
+    numbers: Mapping[int, frozenset[int]],
+) -> dict[int, frozenset[int]]:
+    """Return for each depth a stack's blocks from the first to the last of a kind that grows.
+
+    A block is of the kind that its tensors tell: their names, roles and fans. Empty where some
+    network has no such block.
+
+    Args:
+        stack: its name.
+        networks: by depth.
+        numbers: by depth: of all that has the stack's name.
+    """
+    kinds = {depth: _kinds(stack, record) for depth, record in networks.items()}
+    counts = {
+        depth: Counter(kinds[depth].get(number, frozenset()) for number in of)
+        for depth, of in numbers.items()
+    }
+    fewest, most = counts[min(counts)], counts[max(counts)]
+    found = {}
+    for depth, of in numbers.items():
+        own = {number: kinds[depth].get(number, frozenset()) for number in of}
+        core = [number for number, kind in own.items() if most[kind] > fewest[kind]]
+        if not core:
+            return {}
+        found[depth] = frozenset(number for number in of if min(core) <= number <= max(core))
+    return found
+
+
+def _kinds(stack: str, record: CoordinateRecord) -> dict[int, frozenset[tuple]]:
+    """Return number of a block -> names, roles and fans of its tensors."""
+    found: dict[int, set[tuple]] = {}
+    for name, trace in record.tensors.items():
+        for block in _blocks(name):
+            if block.stack == stack:
+                told = (block.rest, trace.kind, trace.vector, trace.fan_in, trace.fan_out)
+                found.setdefault(block.number, set()).add(told)
+    return {number: frozenset(told) for number, told in found.items()}
+
+
+def _effect_of(stack: str, numbers: frozenset[int], record: CoordinateRecord) -> float:
     """Return the effect of a stack's tensors over that of all others; 0 where none is known."""
     inside = outside = 0.0
     for name, trace in record.tensors.items():
-        if any(block.stack == stack for block in _blocks(name)):
+        if any(block.stack == stack and block.number in numbers for block in _blocks(name)):
             inside += trace.effect or 0.0
         else:
             outside += trace.effect or 0.0
@@ -124,6 +182,11 @@ def _positions(name: str, stacks: Mapping[str, frozenset[int]]) -> list[str]:
     for block in _blocks(name):
         if block.stack in stacks:
             ends = {FIRST: min(stacks[block.stack]), LAST: max(stacks[block.stack])}
+            if block.number < ends[FIRST]:
+                return [name]
+            if block.number > ends[LAST]:
+                behind = BEHIND.format(block.number - ends[LAST])
+                return [f"{block.stack}{behind}{block.rest}"]
             return [
                 f"{block.stack}{position}{block.rest}"
                 for position, number in ends.items()

@@ -15,6 +15,7 @@ from mulo_cli.results.coordinate_evidence import Evidence, Judged, collected
 from mulo_cli.results.coordinate_fits import Axis, CoordinateFit, Verdict, fit_power
 from mulo_cli.results.coordinate_networks import LOGITS, Table, tabulated
 from mulo_cli.results.coordinate_records import CoordinateRecord
+from mulo_cli.results.coordinate_stacks import stack_of
 
 Judgement: TypeAlias = Literal["pass", "fail", "not enough data"]
 
@@ -23,6 +24,12 @@ SEVERITY: tuple[Verdict, ...] = ("diverged", "grows", "vanishes", "not enough da
 
 MOST_NAMED = 4
 """Names in a note."""
+
+ALL_IN_STACKS = (
+    "all layers are numbered as blocks of a stack, inside of which nothing is judged: give the "
+    "first and the last layer names of their own"
+)
+"""Said of depths where nothing but what the network puts out could be judged."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def check_coordinates(
         parametrization=table.first.parametrization,
         axis=table.axis,
         sizes=table.sizes,
-        verdict=_judgement([fit for fit in fits if fit.judged]),
+        verdict=_judgement(table, [fit for fit in fits if fit.judged]),
         layers=layers,
         culprit=culprit,
         diagnosis=diagnosis(culprit, fits, table) if culprit else "",
@@ -134,14 +141,21 @@ def _fitted(table: Table, evidence: Evidence) -> CoordinateFit:
     )
 
 
-def _judgement(judged: Sequence[CoordinateFit]) -> Judgement:
+def _judgement(table: Table, judged: Sequence[CoordinateFit]) -> Judgement:
     """Judge all that counts: a network whose logits never move has shown nothing."""
     if any(fit.failed for fit in judged):
         return "fail"
     of_logits = any(fit.layer == LOGITS for fit in judged)
-    if of_logits and all(fit.verdict == "stable" for fit in judged):
+    shown = of_logits and not _all_in_stacks(table, judged)
+    if shown and all(fit.verdict == "stable" for fit in judged):
         return "pass"
     return "not enough data"
+
+
+def _all_in_stacks(table: Table, judged: Sequence[CoordinateFit]) -> bool:
+    """Say whether nothing is judged but the logits and what is read, because of names."""
+    inside = any(stack_of(layer) for layer in table.order)
+    return inside and all(fit.layer == LOGITS or fit.measure == "reads" for fit in judged)
 
 
 def _notes(table: Table, fits: Sequence[CoordinateFit]) -> list[str]:
@@ -159,6 +173,8 @@ def _notes(table: Table, fits: Sequence[CoordinateFit]) -> list[str]:
         if fit.note:
             aside.setdefault(fit.note, []).append(fit.place)
     notes += [f"{note}: {_few(list(dict.fromkeys(places)))}" for note, places in aside.items()]
+    if _all_in_stacks(table, [fit for fit in fits if fit.judged]):
+        notes.append(ALL_IN_STACKS)
     if table.left_out:
         notes.append(f"not in every network, left out: {_few(table.left_out)}")
     return [*notes, CONSTANT_FACTORS.format(axis=table.axis)]

@@ -1,11 +1,11 @@
 """Pictures of results; the only file that knows matplotlib, which the extra `plot` installs."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
+Colour: TypeAlias = tuple[float, float, float, float]
+"""Red, green, blue, opacity."""
+
 SUFFIXES = (".png", ".svg")
 """Kinds of pictures."""
 
@@ -29,12 +32,18 @@ MOST_IN_LINE = 6
 """Panels side by side; a deep network's layers go on in the next line."""
 
 MOST_PANELS = 12
-"""Of one optimizer; of deeper networks some layers stand for all."""
+"""Of one optimizer, unless more layers are named; of deeper networks some stand for all."""
 
 MARGIN = 1.3
 """Inches beside the panels, for the legend."""
 
 DPI = 150
+
+LINE = 1.4
+"""Width of a line, in points."""
+
+FEWEST_SPREAD = 2
+"""Panels beside those of layers that are named: the first and the last layer."""
 
 TIMELESS = {".svg": {"Date": None}}
 """The same picture is the same file."""
@@ -105,7 +114,7 @@ def plot_coordinates(
     geometric where numbers are positive.
 
     Args:
-        checks: of the same network and the same sizes.
+        checks: of the same network; some sizes may be left out of some.
         path: ends in one of `SUFFIXES`.
         measure: one of `MEASURES`.
 
@@ -131,7 +140,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
         raise not_writable(path, error) from error
 
 
-def width_colours(number: int) -> list[tuple[float, float, float, float]]:
+def width_colours(number: int) -> list[Colour]:
     """Return colours for so many widths, the narrowest network's the lightest."""
     from matplotlib import colormaps
 
@@ -144,8 +153,14 @@ def draw_coordinates(
 ) -> "Figure":
     """Return the picture of `plot_coordinates`; no state of matplotlib's is touched."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    rows = [_Row(check, tabulated(check.records), measure) for check in checks]
+    tables = [tabulated(check.records) for check in checks]
+    sizes = sorted({size for table in tables for size in table.sizes})
+    colours = dict(zip(sizes, width_colours(len(sizes)), strict=True))
+    rows = [
+        _Row(check, table, measure, colours) for check, table in zip(checks, tables, strict=True)
+    ]
     layers = drawn_layers(checks, rows[0].table)
     lines = -(-len(layers) // MOST_IN_LINE)
     columns = -(-len(layers) // lines)
@@ -154,9 +169,9 @@ def draw_coordinates(
     parts = figure.subfigures(len(checks), 1, squeeze=False)[:, 0]
     for row, part in zip(rows, parts, strict=True):
         _draw_check(part, row, layers, lines, columns, size[0])
-    handles, names = figure.axes[0].get_legend_handles_labels()
+    handles = [Line2D([], [], color=colours[s], lw=LINE, label=str(s)) for s in colours]
     axis = rows[0].table.axis
-    figure.legend(handles, names, title=axis, loc="outside right upper", frameon=False)
+    figure.legend(handles=handles, title=axis, loc="outside right upper", frameon=False)
     return figure
 
 
@@ -167,6 +182,7 @@ class _Row:
     check: CoordinateCheck
     table: Table
     measure: LayerMeasure
+    colours: Mapping[int, Colour]
 
     def fit(self, layer: str) -> CoordinateFit | None:
         for fit in self.check.fits:
@@ -192,7 +208,7 @@ def drawn_layers(checks: Sequence[CoordinateCheck], table: Table) -> list[str]:
         return layers
     culprits = [check.verdict.culprit for check in checks if check.verdict.culprit]
     named = {name for one in culprits for name in (one.layer, one.seen_at)} & set(layers)
-    free = MOST_PANELS - len(named)
+    free = max(MOST_PANELS - len(named), FEWEST_SPREAD)
     spread = {layers[round(n * (len(layers) - 1) / (free - 1))] for n in range(free)}
     return [layer for layer in layers if layer in named | spread]
 
@@ -226,9 +242,9 @@ def _draw_layer(panel: "Axes", row: _Row, layer: str) -> None:
 
     curves = {size: mean_curve(row.table, layer, size, row.measure) for size in row.table.sizes}
     first = 0 if row.measure == "size" else 1
-    for (size, curve), colour in zip(curves.items(), width_colours(len(curves)), strict=True):
+    for size, curve in curves.items():
         steps = np.arange(first, first + len(curve))
-        panel.plot(steps, curve, color=colour, label=str(size), lw=1.4)
+        panel.plot(steps, curve, color=row.colours[size], label=str(size), lw=LINE)
     known = np.concatenate(list(curves.values()))
     known = known[np.isfinite(known)]
     if known.size and known.min() > 0.0 and known.max() / known.min() > LOG_SPAN:

@@ -88,6 +88,7 @@ def identity(
         code_version=code_version,
         data=task.digest,
         code=_joined(task.code, optimizer.code),
+        readout=task.readout,
     )
 
 

@@ -81,6 +81,7 @@ class EvaluationTask:
         digest: of the data, where its name does not tell it.
         code: digest of the user's own code that makes the network; empty for ours.
         notes: what was assumed about the user's own network, a sentence each.
+        readout: where the factor 1/fan_in of its outputs was said to act; empty for ours.
     """
 
     task: Task
@@ -95,6 +96,7 @@ class EvaluationTask:
     digest: str = ""
     code: str = ""
     notes: tuple[str, ...] = ()
+    readout: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mulo_cli.mup.kinds import ParamRole, RoleKind, size
+from mulo_cli.tasks.layers import LOGITS, NAMESAKE
 from mulo_cli.types import Concrete
 
 ITERATIONS_AT_START = 20
@@ -111,7 +112,9 @@ def leaf_of(name: str, role: ParamRole, shape: Sequence[int], layers: Sequence[s
     owner = parts[:-1] or parts
     stack = _stack_place(owner, layers) if role.stack_axes else 0
     if not stack:
-        return Leaf((name,), ("/".join(owner),), role, tuple(shape))
+        layer = "/".join(owner)
+        layer = NAMESAKE if layer == LOGITS and NAMESAKE in layers else layer
+        return Leaf((name,), (layer,), role, tuple(shape))
     numbered = [
         [*parts[: stack - 1], f"{parts[stack - 1]}_{number}", *parts[stack:]]
         for number in range(shape[role.stack_axes[0]])

@@ -34,7 +34,7 @@ class TaskAux(NamedTuple):
     accuracy: Float[Array, ""]
     logits: Float[Array, "*B C"]
     layers: Layers
-    """What each layer read and put out (for a dense layer its pre-activations), in forward order."""
+    """What each layer read and put out (a dense layer: its pre-activations), in forward order."""
 
 
 class Task(NamedTuple):

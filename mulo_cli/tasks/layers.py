@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from mulo_cli.results.coordinate_networks import LOGITS
 from mulo_cli.types import Params
 
 COLLECTION = "intermediates"
@@ -27,11 +28,12 @@ READS = "mulo_reads"
 OUTPUT = "__call__"
 """Under which flax keeps a module's output, beside the outputs of its own parts."""
 
-READOUT = "readout"
-"""The last layer of every optimizee of ours: but for a constant factor its output is the logits."""
+NAMESAKE = "logits (module)"
+"""What a module is called that has that name, and whose output is not the network's."""
 
-LOGITS = "logits"
-"""What the network's own output is called."""
+READOUTS = ("readout", LOGITS)
+"""Names of modules whose output, if they are called last, is the logits but for constant factors.
+The former is the last layer of every optimizee of ours."""
 
 Path: TypeAlias = tuple[str, ...]
 
@@ -65,18 +67,19 @@ def watched(
 
     Returns:
         The logits, and every module by its path, with the values that modules sow; the logits
-        come last. A module whose output is the logits is not listed beside them: what the last such
-        one reads is what the logits' layer reads.
+        come last. A module whose output is the logits is not listed beside them: what the innermost
+        such one reads is what the logits' layer reads.
     """
     seen = _Seen()
     with seen.interceptor():
         logits, captured = network.apply({"params": params}, inputs, capture_intermediates=True)
     layers = OrderedDict(_apart(list(_entries(seen, dict(captured).get(COLLECTION, {})))))
     reads = None
-    for name in [n for n, layer in layers.items() if n == READOUT or layer.output is logits]:
+    for name in _of_logits(seen, layers, logits):
         reads = layers.pop(name).reads
-    layers[LOGITS] = Layer(logits, reads)
-    return logits, layers
+    named = OrderedDict((NAMESAKE if n == LOGITS else n, x) for n, x in layers.items())
+    named[LOGITS] = Layer(logits, reads)
+    return logits, named
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,12 @@ class _Seen:
     Attributes:
         order: paths of modules as they are entered, and of sown values as they are found.
         ndim: path of a module -> axes of its output, where it is called: a stack has more.
+        returned: paths of modules in the order in which they returned for the last time.
     """
 
     order: dict[Path, None] = field(default_factory=dict)
     ndim: dict[Path, int] = field(default_factory=dict)
+    returned: dict[Path, None] = field(default_factory=dict)
 
     def interceptor(self) -> AbstractContextManager[None]:
         """Watch every module that is called meanwhile."""
@@ -112,6 +117,8 @@ class _Seen:
             )
         result = call(*args, **kwargs)
         self._note_sown(module)
+        self.returned.pop(module.path, None)
+        self.returned[module.path] = None
         output = _first_array(result)
         if output is not None:
             self.ndim[module.path] = output.ndim
@@ -124,6 +131,24 @@ class _Seen:
         for name, collections in module.scope.reservations.items():
             if COLLECTION in collections and name not in (READS, OUTPUT):
                 self.order.setdefault((*module.path, name))
+
+
+def _of_logits(seen: _Seen, layers: Layers, logits: Array) -> list[str]:
+    """Return the names of the modules whose output is the logits, the innermost last.
+
+    Where constant factors follow, it is the module that returned last (within the innermost), if
+    its name is one of `READOUTS`: neither the place nor the name tells alone.
+    """
+    returned = [path for path in reversed(seen.returned) if "/".join(path) in layers]
+    outputs = {path: layers["/".join(path)].output for path in returned}
+    found = [path for path in returned if outputs[path] is logits]
+    inner = found[-1] if found else ()
+    before = returned[returned.index(inner) + 1 :] if found else returned
+    for path in before[:1]:
+        inside = path[: len(inner)] == inner
+        if inside and path[-1] in READOUTS and outputs[path].shape == logits.shape:
+            found.append(path)
+    return ["/".join(path) for path in found]
 
 
 class _Entry(NamedTuple):

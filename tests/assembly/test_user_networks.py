@@ -10,15 +10,25 @@ import jax.numpy as jnp
 import pytest
 
 from mulo_cli.assembly.code_digest import code_digest
-from mulo_cli.assembly.coordinates import build_coordinate_optimizer, build_coordinate_task
+from mulo_cli.assembly.coordinates import (
+    build_coordinate_optimizer,
+    build_coordinate_task,
+    with_equal_heads,
+)
 from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.assembly.user_code import UserCodeError
 from mulo_cli.errors import MuloError, UsageError
 from mulo_cli.mup.sketches import named_leaves
 from mulo_cli.recipes.schema import TaskSection
-from mulo_cli.results.coordinate_records import CoordinateRecord
+from mulo_cli.results.coordinate_records import CoordinateRecord, coordinate_hash
 from mulo_cli.studies.check_programs import anatomy_of
-from mulo_cli.studies.coord_check import CoordinateConfig, compile_check, measure
+from mulo_cli.studies.coord_check import (
+    CoordinateConfig,
+    compile_check,
+    estimate_memory,
+    identity,
+    measure,
+)
 
 MODELS = '''
 import flax.linen as nn
@@ -150,6 +160,33 @@ def failing_optimizer(width):
         raise ValueError("lost")
 
     return optax.GradientTransformation(lambda params: (), update)
+
+
+def _misfitting(change):
+    def update(updates, state, params=None):
+        return change(updates, state)
+
+    return optax.GradientTransformation(lambda params: jnp.zeros(3), update)
+
+
+def scalar_updates(width):
+    return _misfitting(lambda u, s: (jax.tree.map(jnp.mean, u), s))
+
+
+def halved_updates(width):
+    return _misfitting(lambda u, s: (jax.tree.map(lambda x: x.astype(jnp.float16), u), s))
+
+
+def flat_updates(width):
+    return _misfitting(lambda u, s: (jax.tree.leaves(u), s))
+
+
+def longer_state(width):
+    return _misfitting(lambda u, s: (u, jnp.zeros(4)))
+
+
+def updates_alone(width):
+    return _misfitting(lambda u, s: u)
 '''
 
 MANUAL = Path(__file__).parents[2] / "docs" / "reference" / "user-code.md"
@@ -323,6 +360,60 @@ def test_what_goes_wrong_in_a_network_is_one_clear_error(models, digits, functio
         task_of(digits, f"{models}:{function}")
     assert f"{models}:{function}" in raised.value.message
     assert "\n" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("scalar_updates", r"updates whose '.*' is float32\[\] instead of float32\["),
+        ("halved_updates", r"updates whose '.*' is float16\["),
+        ("flat_updates", "updates with the tree"),
+        ("longer_state", r"state whose '.*' is float32\[4\] instead of float32\[3\]"),
+        ("updates_alone", r"not \(updates, state\)"),
+    ],
+)
+def test_an_update_that_returns_something_else_is_refused_when_memory_is_told(
+    models, digits, function, said
+):
+    """That is before anything is compiled or trained."""
+    optimizer = build_coordinate_optimizer(f"{models}:{function}", 8)
+    with pytest.raises(UserCodeError, match=said) as raised:
+        estimate_memory(task_of(digits, f"{models}:module"), optimizer, CONFIG)
+    assert f"{models}:{function}" in raised.value.message
+    assert "\n" not in raised.value.message
+    assert "update(updates, state, params)" in raised.value.hint
+
+
+def test_a_record_tells_where_the_factor_was_said_to_act(models, digits):
+    optimizer = build_coordinate_optimizer(f"{models}:optimizer", 8)
+    hashes = set()
+    for readout in ("auto", "forward", "update"):
+        task = task_of(digits, f"{models}:module", readout=readout)
+        told = identity(task, optimizer, CONFIG, 0, "0")
+        assert told.readout == readout
+        hashes.add(coordinate_hash(told))
+    assert len(hashes) == 3
+    ours = build_coordinate_task(TaskSection("digits", "mlp", [8], 3, 16), digits, 8, 3, "mup")
+    assert identity(ours, optimizer, CONFIG, 0, "0").readout == ""
+
+
+@pytest.mark.parametrize(
+    ("optimizee", "widths", "asked", "expected"),
+    [
+        ("vit", [64, 512], {}, "vit:heads=1"),
+        ("lm:length=16", [128, 1024], {}, "lm:length=16,heads=2"),
+        ("vit", [192, 256, 512], {}, "vit:heads=2"),
+        ("vit:heads=4", [64, 512], {}, "vit:heads=4"),
+        ("vit", [64, 512], {"heads": "2"}, "vit"),
+        ("gpt", [64, 512], {}, "gpt"),
+        ("mlp", [64, 512], {}, "mlp"),
+        ("models:network", [64, 512], {}, "models:network"),
+    ],
+)
+def test_heads_are_as_many_at_every_width_unless_the_user_says_how_many(
+    optimizee, widths, asked, expected
+):
+    assert with_equal_heads(optimizee, widths, asked) == expected
 
 
 def test_what_goes_wrong_in_an_optimizer_is_one_clear_error(models, digits):

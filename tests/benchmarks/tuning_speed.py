@@ -4,13 +4,15 @@
 
 Data: the digits; grids: the papers'. The search is a process of its own, as users start it. One at
 a time is `studies.tune` with a single lane on a sample of configurations that neither crawl nor
-diverge, compilation not counted; it is held against the search's own training, compilation not
-counted either. One process each is `mulo evaluate --seeds 1` for a few of them, held against the
-whole search. No process finds anything compiled. A table on stderr, JSON lines on stdout.
+diverge, compilation not counted; it is held against the search's own training of as many steps,
+compilation not counted either (a lane that diverges is free at the end of its segment). One process
+each is `mulo evaluate --seeds 1` for a few of them, held against the whole search.
+No process finds anything compiled. A table on stderr, JSON lines on stdout.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -26,6 +28,7 @@ from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.results.environment import describe_environment
 from mulo_cli.results.records import EvaluationRow
 from mulo_cli.studies.evaluate import EvaluationConfig
+from mulo_cli.studies.lanes import segments
 from mulo_cli.studies.seats import Trial
 from mulo_cli.studies.tune import compile_tuning, tune
 
@@ -38,8 +41,14 @@ def sampled(trials: tuple[Trial, ...], number: int) -> tuple[Trial, ...]:
     return trials[quarter:-quarter:][:: max(1, 2 * quarter // number)][:number]
 
 
-def seconds_alone(name: str, options: argparse.Namespace) -> float:
-    """Return the mean seconds of one training by itself, compilation not counted."""
+def trained_steps(row: dict) -> int:
+    """Return the steps that a lane did for a row: whole segments, to the one that diverged."""
+    segment = len(segments(row["steps"])[0])
+    return segment * math.ceil((row["diverged_at"] or row["steps"]) / segment)
+
+
+def seconds_of_a_step_alone(name: str, options: argparse.Namespace) -> float:
+    """Return the mean seconds of a step of one training by itself, compilation not counted."""
     config = EvaluationConfig(options.steps, 1, 50, (options.steps,))
     trials = build_trials(name, "none", load_grid("paper", name), 1)
     section = TaskSection("digits", "mlp", [options.width], 3, options.batch_size)
@@ -47,7 +56,7 @@ def seconds_alone(name: str, options: argparse.Namespace) -> float:
     programs = compile_tuning(task, trials, config, 1)
     chosen = sampled(trials, options.sample)
     rows = [r for r in tune(task, chosen, config, programs, "") if isinstance(r, EvaluationRow)]
-    return statistics.fmean(row.seconds_per_step * options.steps for row in rows)
+    return statistics.fmean(row.seconds_per_step for row in rows)
 
 
 def run_alone(*arguments: str) -> tuple[float, list[dict]]:
@@ -75,7 +84,8 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     grid, rows = run_alone(
         "tune-adam", "--optimizer", name, "--grid", "paper", "--width", width, *size
     )  # fmt: skip
-    lanes = sum(row["seconds_per_step"] * (row["diverged_at"] or row["steps"]) for row in rows)
+    steps = sum(map(trained_steps, rows))
+    lanes = sum(row["seconds_per_step"] * trained_steps(row) for row in rows)
     each = [
         run_alone(
             "evaluate", "--optimizer", trial.optimizer.name, "--widths", width, "--seeds", "1",
@@ -83,17 +93,19 @@ def measure(name: str, options: argparse.Namespace) -> dict:
         )[0]
         for trial in sampled(trials, options.processes)
     ]  # fmt: skip
-    alone = seconds_alone(name, options)
+    alone = seconds_of_a_step_alone(name, options)
     process = statistics.fmean(each) if each else None
     return {
         "optimizer": name,
         "configurations": len(trials),
         "width": options.width,
         "steps": options.steps,
+        "diverged": sum(row["diverged_at"] is not None for row in rows),
+        "trained_steps": steps,
         "grid_seconds": grid,
         "lanes_seconds": lanes,
-        "alone_seconds_each": alone,
-        "alone_ratio": alone * len(trials) / lanes,
+        "alone_seconds_each": alone * options.steps,
+        "alone_ratio": alone * steps / lanes,
         "process_seconds_each": process,
         "process_ratio": process and process * len(trials) / grid,
     }
@@ -111,14 +123,15 @@ def main() -> None:
     options = parser.parse_args()
     environment = describe_environment([device.device_kind for device in jax.devices()])
     print(json.dumps(environment), file=sys.stderr)
-    print("grid            whole     training   alone   one process each", file=sys.stderr)
+    print("grid       diverged    whole     training   alone   one process each", file=sys.stderr)
     for name in options.optimizers.split(","):
         row = measure(name, options)
         print(json.dumps(row), flush=True)
         processes = f"x{row['process_ratio']:.0f}" if row["process_ratio"] else "-"
         print(
-            f"{name:8s} {row['configurations']:4d} {row['grid_seconds']:6.1f} s"
-            f" {row['lanes_seconds']:8.1f} s  x{row['alone_ratio']:5.2f} {processes:>18s}",
+            f"{name:8s} {row['configurations']:4d} {row['diverged']:6d}"
+            f" {row['grid_seconds']:6.1f} s {row['lanes_seconds']:8.1f} s"
+            f"  x{row['alone_ratio']:5.2f} {processes:>18s}",
             file=sys.stderr,
         )
 

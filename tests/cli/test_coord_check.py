@@ -1,5 +1,6 @@
 """`mulo coord-check` as a user meets it."""
 
+import dataclasses
 import io
 import json
 import signal
@@ -11,11 +12,14 @@ from rich.console import Console
 
 from mulo_cli.cli.app import run
 from mulo_cli.cli.coordinate_checks import Finished
+from mulo_cli.cli.coordinate_options import CheckOptions
+from mulo_cli.cli.coordinate_plan import build_plans
 from mulo_cli.cli.coordinate_tables import conclusions, coordinate_report
 from mulo_cli.cli.memory import free_memory
 from mulo_cli.cli.sparklines import ASCII, BLOCKS, sparkline
 from mulo_cli.cli.terminal import Terminal
 from mulo_cli.results.coordinates import check_coordinates
+from mulo_cli.studies.coord_check import compile_check
 from tests.cli.programs import mulo, start
 from tests.results.coordinate_worlds import WIDTHS, deep, layer, lm, mlp, record, records_of
 
@@ -237,6 +241,63 @@ def test_networks_that_do_not_fit_are_refused_before_anything_is_trained(say, mo
     assert "fewer than 3 widths are left" in said
 
 
+FOUR = ("--widths", "16,32,64,512", *SHORT[2:], "--out", "kept")
+
+
+def test_sizes_that_do_not_fit_are_not_trained_and_with_skip_large_the_others_judged(
+    say, monkeypatch
+):
+    """The compiler knows it, or the estimate does; what has been measured by then is kept."""
+    programs = []
+
+    def compiled(task, *others):
+        if task.width == 512:  # the compiler's word counts, whatever was estimated
+            return programs[-1]._replace(memory=10**18)
+        programs.append(compile_check(task, *others))
+        return programs[-1]
+
+    monkeypatch.setattr("mulo_cli.studies.coord_check.compile_check", compiled)
+    code, told, said = say("--optimizer", GENTLE, *FOUR)
+    measured = lines(told)
+    assert code == 1
+    assert [(one["kind"], one["width"]) for one in measured] == [
+        ("coordinate", width) for width in (16, 32, 64) for _ in range(3)
+    ]
+    message, hint = said.split("error: ")[1].split("hint: ")
+    assert "at width 512 needs" in message
+    assert "kept/rows.jsonl" in " ".join(hint.split())
+    assert "--skip-large" in hint
+    assert "Traceback" not in said
+
+    by_compiler = say("--optimizer", GENTLE, *FOUR, "--skip-large")
+    # digits take 0.4 MB at every width, and a network of width 512 more than twice as much
+    monkeypatch.setattr("mulo_cli.cli.memory.free_memory", lambda: 900_000)
+    by_estimate = say("--optimizer", GENTLE, *FOUR, "--skip-large")
+    assert ["at width 512: compiling" in one[2] for one in (by_compiler, by_estimate)] == [
+        True, False
+    ]  # fmt: skip
+    for code, told, said in (by_compiler, by_estimate):
+        assert of_kind(lines(told), "coordinate") == measured, said
+        assert {tuple(one["values"]) for one in of_kind(lines(told), "coordinate-fit")} == {
+            ("16", "32", "64")
+        }
+        (verdict,) = of_kind(lines(told), "coordinate-verdict")
+        assert "left out because of memory: width 512" in verdict["notes"]
+        assert (code == 0) is (verdict["verdict"] == "pass")
+
+
+def test_transformers_of_all_widths_have_as_many_heads_and_the_plan_says_so():
+    options = CheckOptions(
+        widths="64,128,192", depths=None, optimizers=(GENTLE,), optimizee="vit",
+        parametrization=None, both=False, dataset="digits", width=None, depth=1, batch_size=16,
+        steps=1, seeds=3, readout="auto", expect=None, out=None, fresh=False, skip_large=False,
+        plot=None, plot_measure="change_std", everything=False, format=None,
+    )  # fmt: skip
+    (plan,) = build_plans(options, options.contestants(options.optimizers), "digits")
+    assert {cell.task.optimizee for cell in plan.cells} == {"vit:heads=1"}
+    assert any("vit:heads=1 at every width" in note for note in plan.notes)
+
+
 def test_a_file_of_something_else_is_refused_and_not_touched(say, here):
     (here / "kept").mkdir()
     (here / "kept" / "rows.jsonl").write_text("my thesis\n")
@@ -329,6 +390,25 @@ def test_the_closing_lines_say_what_came_out_what_may_help_and_where_it_is():
     assert told[2].startswith("muadam (mup): not enough data: input")
     assert any("more --seeds" in line for line in told)
     assert told[-1] == "3 s; measurements are in runs/x/rows.jsonl"
+
+
+def test_a_failure_that_is_decided_asks_for_no_more_data():
+    powers = {"hidden_0/kernel": {"change": 1.0}}
+    records = [mlp(w, s, powers, noise=0.1) for w in WIDTHS for s in range(3)]
+    failed = check_coordinates(records)
+    assert "not enough data" in [fit.verdict for fit in failed.fits if fit.judged]
+    assert not [line for line in conclusions([failed], "3 s", "rows.jsonl") if "hint" in line]
+
+
+def test_what_has_not_moved_yet_needs_more_steps():
+    still = []
+    for one in records_of(steps=1):
+        kernel = dataclasses.replace(one.tensors["hidden_0/kernel"], change=(0.0,))
+        tensors = {**one.tensors, "hidden_0/kernel": kernel}
+        still.append(dataclasses.replace(one, tensors=tensors))
+    hints = [x for x in conclusions([check_coordinates(still)], "3 s", "r") if "hint" in x]
+    assert len(hints) == 1
+    assert "--steps" in hints[0]
 
 
 # --- Lines of characters --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mulo_cli.optimizers.catalogue import OPTIMIZERS
 from mulo_cli.results.records import to_plain
 from mulo_cli.results.tuned import Tuned
 from tests.cli.programs import MULO, environment, inside, mulo, start
@@ -30,6 +31,13 @@ def rows(text: str) -> list[dict]:
 
 def trained(found: list[dict]) -> list[tuple[str, int]]:
     return [(row["optimizer"], row["seed"]) for row in found]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "tune-adam"])
+def test_help_names_every_optimizer_and_parametrization(tmp_path, command):
+    told = inside(command, "--help", cwd=tmp_path, COLUMNS="160").stdout
+    assert set(OPTIMIZERS) <= set(re.findall(r"\w+", told))
+    assert "mup|sp|spectral" in told
 
 
 # --- What comes out -------------------------------------------------------------------------------

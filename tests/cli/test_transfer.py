@@ -1,9 +1,11 @@
 """`mulo tune-adam --transfer` as a user meets it: rows, tables, a verdict, an exit code."""
 
 import json
+import signal
 
 import pytest
 
+from mulo_cli.cli.transfer import TransferOutput
 from tests.cli.programs import inside
 
 TINY = (
@@ -87,6 +89,35 @@ def test_what_is_missing_is_trained_again_to_the_same_bits(folder, tmp_path):
     assert timeless(rows(tmp_path)) == timeless(rows(folder))
 
 
+def test_ctrl_c_keeps_what_has_ended_and_tells_what_was_known(folder, tmp_path, monkeypatch):
+    """Several lanes of the first width end together; the second width's rows were there before."""
+    (tmp_path / "found").mkdir()
+    written = (folder / "found" / "rows.jsonl").read_text().splitlines(keepends=True)
+    known = [line for line in written if json.loads(line)["width"] == 8]
+    (tmp_path / "found" / "rows.jsonl").write_text("".join(known))
+    steps = [row["stopped_at"] for row in rows(folder) if row["width"] == 4]
+    together = steps.count(min(steps))
+    assert together > 1
+    interrupt_at_the_first_row(monkeypatch)
+    stopped = transfer(tmp_path, *SIZES, "--out", "found")
+    assert stopped.returncode == 130, stopped.stderr
+    assert len(rows(tmp_path)) == len(known) + together
+    assert {json.loads(line)["width"] for line in stopped.stdout.splitlines()[: len(known)]} == {8}
+    assert f"stopped after {len(known) + together} of {MEASURED} trainings" in stopped.stderr
+
+
+def interrupt_at_the_first_row(monkeypatch):
+    take, taken = TransferOutput.take, []
+
+    def interrupted(self, row):
+        if not taken:
+            signal.raise_signal(signal.SIGINT)
+        taken.append(row)
+        take(self, row)
+
+    monkeypatch.setattr(TransferOutput, "take", interrupted)
+
+
 def timeless(found: list[dict]) -> list[str]:
     return sorted(json.dumps({**row, "seconds_per_step": 0}) for row in found)
 
@@ -138,6 +169,13 @@ def test_parametrizations_are_compared_in_one_study(tmp_path):
         (["--plot", "rates.doc", *SIZES], 2, "rates.doc", ".png"),
         (["--out", "foreign", *SIZES], 1, "rows.jsonl", "--transfer"),
         (["--expect", "hope", *SIZES], 2, "hope", "--help"),
+        (
+            ["--expect", "drifts", "--parametrization", "mup,sp", *SIZES],
+            2,
+            "each of several parametrizations",
+            "--parametrization mup",
+        ),
+        (["--optimizer", "sgd", "--grid", "paper", *SIZES], 2, "of sgd over widths", "rates"),
     ],
 )
 def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, code, said, hinted):

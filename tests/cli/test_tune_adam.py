@@ -1,11 +1,15 @@
 """`mulo tune-adam` as a user meets it: a grid, a table, a file, and the same again after Ctrl-C."""
 
+import dataclasses
 import json
 import re
 import signal
 
 import pytest
 
+from mulo_cli.cli.row_output import RowOutput
+from mulo_cli.cli.tuning_options import TuningOptions
+from mulo_cli.errors import MuloError
 from tests.cli.programs import inside, mulo, start
 
 TINY = ("--width", "8", "--depth", "2", "--batch-size", "16", "--steps", "60", "--window", "10")
@@ -117,8 +121,70 @@ def test_a_search_goes_on_with_as_many_lanes_as_it_began_with(folder, tmp_path):
     assert search(tmp_path)["programs"][0]["lanes"] == 2
     assert sorted(map(str, rows(tmp_path))) == sorted(map(str, by_two))
     assert "last digits" not in again.stderr
+    assert "2 networks side by side, as" in again.stderr
     (begun / "rows.jsonl").write_text("".join(written[:3]))
     assert "the last digits differ" in tune(tmp_path, "--lanes", "3").stderr
+
+
+def test_a_larger_grid_has_lanes_of_its_own_and_keeps_the_rows(folder, tmp_path, monkeypatch):
+    """Nothing is compiled: six of eight trainings are known, and no six lanes are asked for."""
+    asked = []
+
+    def compile_tuning(task, trials, config, lanes, budget):
+        asked.append((len(trials), lanes))
+        raise MuloError("this is enough", "")
+
+    monkeypatch.setattr("mulo_cli.studies.tune.compile_tuning", compile_tuning)
+    begun = tmp_path / "runs" / "tune-adamw-mlp-digits-w8"
+    begun.mkdir(parents=True)
+    for name in ("rows.jsonl", "search.json"):
+        kept = (folder / "runs" / "tune-adamw-mlp-digits-w8" / name).read_text()
+        (begun / name).write_text(kept)
+    (tmp_path / "grid.toml").write_text(GRID.replace("3e-2]", "3e-2, 4e-2]"))
+    told = tune(tmp_path)
+    assert len(told.stdout.splitlines()) == 6, told.stderr
+    assert asked == [(8, None)]
+    assert rows(tmp_path) == rows(folder)
+
+
+def test_ctrl_c_keeps_every_training_that_has_ended(tmp_path, monkeypatch):
+    """Three lanes end together, and the signal comes with the first of them."""
+    take, taken = RowOutput.take, []
+
+    def interrupted(self, row):
+        if not taken:
+            signal.raise_signal(signal.SIGINT)
+        taken.append(row)
+        return take(self, row)
+
+    monkeypatch.setattr(RowOutput, "take", interrupted)
+    (tmp_path / "grid.toml").write_text(GRID)
+    stopped = tune(tmp_path, "--lanes", "3")
+    assert stopped.returncode == 130, stopped.stderr
+    assert len(rows(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "parametrization", "named"),
+    [
+        ("adamw", None, "adamw-mlp"),
+        ("adamw", "sp", "adamw-mlp"),
+        ("adamw", "mup", "adamw-mup-mlp"),
+        ("muadam", "mup", "muadam-mlp"),
+        ("muadam", "spectral", "muadam-spectral-mlp"),
+    ],
+)
+def test_every_parametrization_has_its_folder(optimizer, parametrization, named):
+    nothing = dict.fromkeys(field.name for field in dataclasses.fields(TuningOptions))
+    given = {"schedule": "none", "steps": 500, "window": 50, "task": "mlp"}
+    options = TuningOptions(
+        **{**nothing, **given, "optimizer": optimizer, "parametrization": parametrization}
+    )
+    assert options.of_search().folder.name == f"tune-{named}-digits-w32"
+    study = dataclasses.replace(options, widths="8,16")
+    assert study.of_transfer().folder.name == f"transfer-{named}-digits-widths"
+    both = dataclasses.replace(study, parametrization="mup,sp").of_transfer()
+    assert both.folder.name == f"transfer-{optimizer}-mup-sp-mlp-digits-widths"
 
 
 def test_progress_tells_the_best_so_far(tmp_path, monkeypatch):
@@ -190,6 +256,9 @@ def test_a_grid_that_diverges_everywhere_is_an_error_that_keeps_its_rows(tmp_pat
         (["--schedule", "linear"], 2, "'linear'", "warmup-cosine"),
         (["--dataset", "digit"], 2, "'digit'", "digits"),
         (["--task", "vitt"], 2, "'vitt'", "vit"),
+        (["--task", "mlp:input_mult=nan"], 2, "input_mult=nan", "finite"),
+        (["--optimizer", "sophia:update_interval=2.5"], 2, "2.5", "a whole number"),
+        (["--optimizer", "sophia", "--grid", "often.toml"], 2, "update_interval=0", "1 or more"),
         (["--batch-size", "9999"], 2, "larger than digits", "batch size"),
         (["--out", "grid.toml"], 1, "cannot write", "choose another place"),
         (["--out", "foreign"], 1, "rows.jsonl", "mulo evaluate"),
@@ -198,6 +267,7 @@ def test_a_grid_that_diverges_everywhere_is_an_error_that_keeps_its_rows(tmp_pat
 def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, code, said, hinted):
     (tmp_path / "grid.toml").write_text(GRID)
     (tmp_path / "momentum.toml").write_text("momentum = [0.9]")
+    (tmp_path / "often.toml").write_text("update_interval = [0, 10]")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "rows.jsonl").write_text("my shopping list\n")
     refused = tune(tmp_path, *arguments)

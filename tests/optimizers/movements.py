@@ -60,8 +60,11 @@ def movements(network: str, optimizer: str, width: int) -> dict[str, np.ndarray]
         end, _ = lane.train(start, named.hyper, data, jnp.arange(STEPS))
         return jax.tree.map(jnp.subtract, end.state.params, start.state.params)
 
+    def of_all_seeds(keys, data):  # one after another: products of batches are slow uncompiled
+        return jax.lax.map(functools.partial(moved, data=data), keys)
+
     given = seed_keys(range(SEEDS)), task.data
-    changes = jax.jit(jax.vmap(moved, (0, None))).lower(*given).compile(QUICKLY)(*given)
+    changes = jax.jit(of_all_seeds).lower(*given).compile(QUICKLY)(*given)
     roles, divided = named_leaves(task.roles), named.parametrization == "mup"
     return {
         name: _size(np.asarray(change), roles[name], divided)

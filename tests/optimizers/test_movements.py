@@ -1,6 +1,6 @@
 """Coordinate checks of every hand-designed optimizer, tensor by tensor: flat under muP, else not.
 
-By default two optimizers on the MLP; all on both networks, and the paper's LAMB, by `-m slow`.
+By default SGD on the MLP; all on both networks, and the paper's LAMB, by `-m slow`.
 """
 
 import jax
@@ -12,9 +12,9 @@ from tests.optimizers.movements import slopes
 RATES = {"sgd": 0.1}
 RATE = 0.03
 
-FLAT = 0.15
-"""Of a slope under muP at widths 32 to 256: what three seeds leave of half of 1/2, the smallest
-power that a wrong factor gives."""
+FLAT = 0.2
+"""Of a slope under muP at widths 32 to 256: less than half of 1/2, the smallest power that a wrong
+factor gives, and three standard errors of the noisiest, SGD's."""
 
 STEEP = 0.35
 """Of the steepest slope under SP."""
@@ -27,14 +27,9 @@ SLOW = pytest.mark.slow
 NAMES = sorted(set(OPTIMIZERS) - {"adam", "muadam"})
 """Those two are AdamW without decay."""
 
-BY_DEFAULT = ("lamb", "sgd")
-"""No other test trains with their rules: `tests/mup` has Adam's, `test_rules` Muon's matrices."""
-
-SUBSET = [
-    pytest.param(network, name, marks=() if (network == "mlp" and name in BY_DEFAULT) else SLOW)
-    for network in ("mlp", "gpt")
-    for name in NAMES
-]
+EVERY = [(network, name) for network in ("mlp", "gpt") for name in NAMES]
+BY_DEFAULT = ("mlp", "sgd")
+"""Other tests have Adam's rule (`tests/mup`), LAMB's factors and Muon's matrices (`test_rules`)."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,21 +51,24 @@ def steepest(network: str, name: str, **words):
     )
 
 
-@pytest.mark.parametrize(("network", "name"), SUBSET)
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [pytest.param(*one, marks=() if one == BY_DEFAULT else SLOW) for one in EVERY],
+)
 def test_under_mup_every_tensor_moves_equally_far_at_every_width(network, name):
     found = steepest(network, name, parametrization="mup")
     assert abs(found.power) < FLAT, found
 
 
 @SLOW
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("network", ["mlp", "gpt"])
+@pytest.mark.parametrize(("network", "name"), EVERY)
 def test_under_the_other_form_of_the_readout_too(network, name):
     found = steepest(network, name, parametrization="spectral")
     assert abs(found.power) < FLAT, found
 
 
-@pytest.mark.parametrize(("network", "name"), SUBSET)
+@SLOW
+@pytest.mark.parametrize(("network", "name"), EVERY)
 def test_under_sp_some_tensor_does_not(network, name):
     found = steepest(network, name, parametrization="sp")
     assert abs(found.power) > STEEP, found

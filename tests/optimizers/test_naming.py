@@ -43,7 +43,8 @@ def test_lamb_has_two_rules_and_its_rows_tell_which():
         optimizer = one.make(one.hyper, task.task.roles, jnp.int32(5))
         gradients = jax.tree.map(jnp.ones_like, params)
         with jax.numpy_dtype_promotion("standard"):
-            moved.append(optimizer.update(gradients, optimizer.init(params), params)[0])
+            state = optimizer.init(params)
+            moved.append(jax.jit(optimizer.update)(gradients, state, params)[0])
     for layer, factor in (("hidden_0", 8**-0.5), ("readout", 1.0)):
         found = [updates[layer]["kernel"] for updates in moved]
         np.testing.assert_allclose(found[0], factor * found[1], rtol=1e-6)
@@ -57,6 +58,8 @@ def test_lamb_has_two_rules_and_its_rows_tell_which():
         ("lamb:rule=papr,parametrization=mup", "unknown rule 'papr'"),
         ("sgd:eps_scaling=1", "sgd has no hyper-parameter 'eps_scaling'"),
         ("sophia:eps_scaling=1", "sophia has no hyper-parameter 'eps_scaling'"),
+        ("sophia:update_interval=0", "update_interval counts steps"),
+        ("sophia:update_interval=2.5", "update_interval counts steps"),
         ("mulo-m-desk:learning_rate=1", "a meta-learned optimizer has no settings"),
         ("mulo-m-desk:rule=paper", "a meta-learned optimizer has no settings"),
     ],
@@ -80,9 +83,10 @@ def test_rows_tell_what_an_optimizer_asked_of_its_networks():
     rows = [
         identity(task_of(lamb, net), lamb, config, 0, "") for net in ("mlp", "mlp:readout=zeros")
     ]
-    assert [row.settings["network"] for row in rows] == ["readout=normal"] * 2
+    assert [row.settings["network_wanted"] for row in rows] == ["readout=normal"] * 2
     assert [row.task for row in rows] == ["mlp", "mlp:readout=zeros"]
-    assert "network" not in named("muadam").settings
+    assert "network_wanted" not in named("muadam").settings
+    assert all("network" not in row.settings for row in rows), "the user's options win"
 
 
 def test_under_spectral_a_readout_starts_small_and_its_update_has_the_factor():

@@ -103,7 +103,7 @@ def test_lists_for_transfer_are_those_of_the_papers_tables(optimizer, axis):
         assert load_grid("paper", optimizer) == grid
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muadam", "adopt", "lamb", "sophia", "sgd", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_grid_varies_hyper_parameters_that_its_optimizer_has(optimizer):
     entry = OPTIMIZERS[optimizer]
     known = {*entry.defaults, *entry.optional, *MULTIPLIERS}

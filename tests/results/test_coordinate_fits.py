@@ -39,9 +39,9 @@ def test_the_interval_of_exact_lines_of_one_slope_is_that_slope_whatever_their_c
 
 
 def test_the_interval_is_that_of_students_t():
-    """Three seeds, three sizes: 9 - 4 = 5 degrees of freedom."""
+    """Three seeds, three sizes, one slope: 9 - 4 = 5 degrees of freedom."""
     sizes = (1, 2, 4)
-    log_NxS = np.log(2) * np.array([[0.0, 0, 0], [0, 0, 0], [0, 0, 3]])
+    log_NxS = np.log(2) * np.array([[0.0, 0, 0], [0, 0, 3], [1, 1, 1]])
     low, high = common_slope(sizes, log_NxS)
     residuals = log_NxS - log_NxS.mean(axis=0) - 0.5 * np.log(2) * np.array([[-1], [0], [1]])
     error = math.sqrt((residuals**2).sum() / 5 / (3 * 2 * np.log(2) ** 2))
@@ -50,16 +50,36 @@ def test_the_interval_is_that_of_students_t():
     assert (high + low) / 2 == pytest.approx(0.5)
 
 
-def test_an_interval_of_95_percent_holds_the_true_slope_95_times_in_100():
+def test_where_seeds_have_slopes_of_their_own_only_these_tell():
+    """Three slopes: 3 - 1 = 2 degrees of freedom, whatever the number of sizes."""
+    low, high = common_slope(SIZES, np.log(powers([0.0, 0.1, 0.5]))[:, :, 0])
+    error = np.std([0.0, 0.1, 0.5], ddof=1) / math.sqrt(3)
+    # 4.302653 is the 97.5 % quantile with two degrees of freedom, as tables of t have it
+    assert (high - low) / 2 == pytest.approx(4.302653 * error, rel=1e-6)
+    assert (high + low) / 2 == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "of_seeds", "covered"),
+    [
+        (3, 0.0, 0.96),
+        (3, 0.05, 0.914),
+        (3, 0.1, 0.937),
+        (8, 0.0, 0.96),
+        (8, 0.05, 0.95),
+        (8, 0.1, 0.95),
+    ],
+)
+def test_the_interval_holds_the_true_slope_about_95_times_in_100(seeds, of_seeds, covered):
+    """Whether all seeds have one slope or each its own; the noise is 0.05."""
     draw = np.random.default_rng(0)
-    logs = np.log(SIZES)
+    logs = np.log(SIZES)[:, None]
     hits = []
     for _ in range(2_000):
-        seeds = draw.normal(0.0, 1.0, 3)
-        noisy = 0.3 * logs[:, None] + seeds + draw.normal(0.0, 0.1, (len(SIZES), 3))
-        low, high = common_slope(SIZES, noisy)
+        own = draw.normal(0.3, of_seeds, seeds) * logs + draw.normal(0.0, 1.0, seeds)
+        low, high = common_slope(SIZES, own + draw.normal(0.0, 0.05, (len(SIZES), seeds)))
         hits.append(low <= 0.3 <= high)
-    assert np.mean(hits) == pytest.approx(0.95, abs=0.02)  # four standard errors of 2 000 trials
+    assert np.mean(hits) == pytest.approx(covered, abs=0.025)  # four standard errors
 
 
 def test_slopes_that_differ_between_seeds_widen_the_interval():

@@ -20,6 +20,7 @@ from tests.results.coordinate_worlds import (
     mlp,
     record,
     records_of,
+    tensor,
 )
 
 DEPTHS = (2, 4, 8, 16)
@@ -127,6 +128,15 @@ def test_after_one_step_a_layer_that_has_not_moved_is_unclear():
 
 
 # --- What does not count --------------------------------------------------------------------------
+
+
+def test_a_tensor_that_has_not_moved_yet_is_no_rounding():
+    """Under muP hidden layers stand still at the first step: the readout starts at zero."""
+    records = changed(records_of(steps=1), everywhere, "hidden_0/kernel", change=(0.0,), effect=0.0)
+    verdict = check_coordinates(records).verdict
+    assert (verdict.verdict, verdict.layers["hidden_0"]) == ("not enough data",) * 2
+    assert any("has not moved yet, more --steps" in n and "hidden_0" in n for n in verdict.notes)
+    assert not any("rounding" in note for note in verdict.notes)
 
 
 def test_what_never_moves_is_a_constant_and_noted():
@@ -431,6 +441,54 @@ def test_a_tensor_in_no_block_is_named_itself():
     check = checked(deep, DEPTHS, embed__kernel={"change": 1.0})
     assert check.verdict.culprit.tensor == "embed/kernel"
     assert "embed/kernel moves like L^1.0" in check.verdict.diagnosis
+
+
+def named_by_flax(depth: int, seed: int = 0) -> CoordinateRecord:
+    """Return the record of `Dense_0` (input), as many hidden layers as the depth, and a readout."""
+    wobble = float(depth) ** (0.001 * (seed % 3 - 1))
+    outputs = {f"Dense_{number}": layer(depth, {}, wobble=wobble) for number in range(depth + 1)}
+    tensors = {
+        f"Dense_{number}/kernel": dataclasses.replace(
+            tensor(f"Dense_{number}", 64, {}, kind=kind, starts=kind != "output", wobble=wobble),
+            effect=1.0 if kind != "hidden" else 1.0 / depth,
+        )
+        for number in range(depth + 2)
+        for kind in [{0: "input", depth + 1: "output"}.get(number, "hidden")]
+    }
+    layers = {**outputs, "logits": layer(depth, {}, wobble=wobble)}
+    return record(64, seed, layers, tensors, depth=depth)
+
+
+def test_layers_that_flax_has_numbered_are_no_blocks_if_their_weights_are_others():
+    """The first and the last of `Dense_0` ... `Dense_5`, from a depth of one on."""
+    check = check_coordinates(records_of(named_by_flax, (1, *DEPTHS)))
+    assert check.passed
+    assert not [note for note in check.verdict.notes if "left out" in note]
+    assert fit_of(check, "Dense_0/kernel", "change").judged
+    assert fit_of(check, "Dense[last+1]/kernel", "change").judged
+    assert fit_of(check, "Dense[last]", "change_std").judged
+    assert not fit_of(check, "Dense[first]/kernel", "change").judged
+
+
+def test_what_is_wrong_with_a_first_layer_that_flax_has_numbered_is_found():
+    wrong = [
+        changed([one], everywhere, "Dense_0/kernel", change=(float(one.depth),) * STEPS)[0]
+        for one in records_of(named_by_flax, DEPTHS)
+    ]
+    assert check_coordinates(wrong).verdict.culprit.tensor == "Dense_0/kernel"
+
+
+def test_a_network_of_nothing_but_blocks_shows_nothing_and_a_note_says_what_to_do():
+    """Its last block, whose output is the logits, has no line of its own."""
+    records = []
+    for one in records_of(deep, DEPTHS):
+        tensors = {n: t for n, t in one.tensors.items() if n.startswith("blocks")}
+        layers = {n: t for n, t in one.layers.items() if n.startswith("blocks") or n == "logits"}
+        layers.pop(f"blocks_{one.depth - 1}")
+        records.append(dataclasses.replace(one, layers=layers, tensors=tensors))
+    verdict = check_coordinates(records).verdict
+    assert verdict.verdict == "not enough data"
+    assert any("names of their own" in note for note in verdict.notes)
 
 
 # --- On disk --------------------------------------------------------------------------------------

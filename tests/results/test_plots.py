@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from mulo_cli.errors import OutputError, UsageError
+from mulo_cli.results.coordinate_networks import tabulated
 from mulo_cli.results.coordinates import check_coordinates
-from mulo_cli.results.plots import MOST_PANELS, draw_coordinates, plot_coordinates, prepare_plot
+from mulo_cli.results.plots import (
+    MOST_PANELS,
+    draw_coordinates,
+    drawn_layers,
+    plot_coordinates,
+    prepare_plot,
+)
 from tests.results.coordinate_worlds import deep, layer, record
 
 pytest.importorskip("matplotlib", reason="pictures need the extra `plot`")
@@ -103,6 +110,32 @@ def test_of_a_very_deep_network_some_layers_stand_for_all_and_the_named_one_is_a
     assert len(drawn) <= MOST_PANELS
     assert (drawn[0], drawn[-1]) == ("layer_0", "logits")
     assert "layer_17 ◀" in drawn
+
+
+def test_a_size_has_one_colour_and_a_place_in_the_legend_whatever_some_checks_left_out():
+    all_sizes = check(0.0)
+    fewer = check_coordinates([one for one in check(2.0).records if one.width > WIDTHS[0]])
+    figure = draw_coordinates([fewer, all_sizes])
+    drawn = {(line.get_label(), line.get_color()) for p in figure.axes for line in p.lines}
+    assert len(drawn) == len(WIDTHS)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["8", "16", "32"]
+
+
+def test_many_checks_may_name_as_many_layers_as_there_are_panels():
+    names = [f"layer_{number}" for number in range(40)]
+    checks = [
+        check_coordinates(
+            [
+                record(w, s, {n: layer(w, {"size": float(n == bad)}) for n in (*names, "logits")})
+                for w in WIDTHS
+                for s in range(3)
+            ]
+        )
+        for bad in names[1 : MOST_PANELS + 1]
+    ]
+    for number in (MOST_PANELS - 1, MOST_PANELS):
+        drawn = drawn_layers(checks[:number], tabulated(checks[0].records))
+        assert {*names[: number + 1], "logits"} == set(drawn)
 
 
 def test_depths_are_drawn_by_position_with_a_line_per_depth():

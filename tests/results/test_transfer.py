@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mulo_cli.results.transfer import best_rate, judge_transfer, sweeps, verdict_of
+from mulo_cli.results.transfer import best_rate, judge_transfer, sweeps, verdict_of, widening
 from mulo_cli.results.transfer_records import TransferRow
 
 RATES = tuple(2.0**power for power in range(-12, 1))
@@ -24,7 +24,15 @@ def row(size: int, rate: float, seed: int, loss: float | None, **changed) -> Tra
 
 
 def rows_with(
-    drift: float, *, seeds=3, noise=0.0, at=-6.3, sizes=(16, 32, 64, 128), limit=math.inf
+    drift: float,
+    *,
+    seeds=3,
+    noise=0.0,
+    at=-6.3,
+    sizes=(16, 32, 64, 128),
+    limit=math.inf,
+    rough=0.0,
+    study=3,
 ):
     """Return rows whose loss is a parabola in log2 of the rate, its minimum drifting with size.
 
@@ -35,14 +43,17 @@ def rows_with(
         at: log2 of the best rate of the smallest size.
         sizes: widths.
         limit: rates so many times above the best diverge.
+        rough: standard deviation of every loss.
+        study: number of its noise.
     """
-    generator = np.random.default_rng(3)
+    generator = np.random.default_rng(study)
     for size in sizes:
         for seed in range(seeds):
             best = at + drift * math.log2(size / sizes[0]) + noise * generator.normal()
             for rate in RATES:
                 off = math.log2(rate) - best
-                loss = None if 2.0**off > limit else 1.0 + 0.05 * off**2
+                grain = rough * generator.normal() if rough else 0.0
+                loss = None if 2.0**off > limit else 1.0 + 0.05 * off**2 + grain
                 yield row(size, rate, seed, loss)
 
 
@@ -97,11 +108,49 @@ def test_sizes_whose_best_rate_is_at_the_border_do_not_count():
     assert "width 256, 512" in found.notes[0]
 
 
-def test_beside_a_rate_that_diverged_the_best_one_is_taken_as_it_was_tried():
+def test_sizes_whose_best_rate_lies_beside_one_that_diverged_do_not_count():
+    """A cliff tells where training breaks, not where it is best: `transfers` was certain here."""
     found = judged(rows_with(0.0, at=-6.0, limit=1.5))
     assert {best.rate for best in found.optima} == {2.0**-6}
-    assert not any(best.on_border for best in found.optima)
-    assert found.verdict == "transfers"
+    assert all(best.beside_diverged and not best.on_border for best in found.optima)
+    assert (found.drift, found.verdict) == (None, "not enough data")
+    assert "width 16, 32, 64, 128 training diverged beside the best rate" in found.notes[0]
+
+
+def test_a_drift_is_told_by_the_sizes_that_no_cliff_hides():
+    rows = [
+        dataclasses.replace(one, validation_loss=None)
+        if one.width == 256 and one.seed == 0 and one.learning_rate > 2.0**-8
+        else one
+        for one in rows_with(-0.5, sizes=(16, 32, 64, 128, 256))
+    ]
+    found = judged(rows)
+    assert [best.beside_diverged for best in found.optima] == [False] * 4 + [True]
+    assert found.drift == pytest.approx(-0.5)
+
+
+def test_a_rate_without_two_neighbours_is_known_to_half_a_step_only():
+    """Its seeds agree to the last bit, and the interval had no width."""
+    (best, *_) = judged(rows_with(0.0, at=-20.0)).optima
+    assert math.log2(best.high / best.low) == pytest.approx(0.95, abs=0.05)
+
+
+def test_intervals_of_few_seeds_are_widened():
+    assert [widening(seeds) for seeds in (3, 5, 100)] == pytest.approx([2.69, 1.58, 1.02], abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(("drift", "noise", "rough"), [(0.0, 0.3, 0.0), (-0.4, 0.5, 0.02)])
+def test_intervals_hold_the_true_drift_as_often_as_they_claim(seeds, drift, noise, rough):
+    """Of noise in a seed's best rate, and of noise in each loss."""
+    told = [
+        judged(rows_with(drift, seeds=seeds, noise=noise, rough=rough, study=study))
+        for study in range(100)
+    ]
+    inside = [of.low <= drift <= of.high for of in told if of.low is not None]
+    assert len(inside) > 90
+    assert sum(inside) / len(inside) >= 0.9
 
 
 def test_one_seed_that_diverges_takes_its_rate_out():

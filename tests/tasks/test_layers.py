@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mulo_cli.tasks.layers import watched
+from mulo_cli.mup.kinds import ParamRole, RoleKind
+from mulo_cli.studies.tensors import leaf_of
+from mulo_cli.tasks.layers import NAMESAKE, watched
 
 DEPTH, WIDTH, BATCH = 3, 8, 5
 
@@ -92,6 +94,53 @@ def test_a_layer_that_is_called_twice_is_seen_as_it_was_called_last():
     logits, layers = watched(Twice(), params, x)
     np.testing.assert_allclose(layers["shared"].output + 1.0, logits, rtol=1e-6)
     assert not np.array_equal(layers["shared"].reads, x)
+
+
+def named_layers(names, factor=1.0):
+    """Return the layers of a chain of equally large modules, and the logits."""
+
+    class Chain(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for name in names:
+                x = nn.Dense(WIDTH, name=name)(x)
+            return factor * x if factor != 1.0 else x
+
+    x = jnp.ones((BATCH, WIDTH))
+    params = Chain().init(jax.random.key(0), x)["params"]
+    return watched(Chain(), params, x)
+
+
+@pytest.mark.parametrize("name", ["readout", "logits"])
+def test_a_readout_that_factors_follow_is_the_logits_layer(name):
+    logits, layers = named_layers(["a", name], factor=3.0)
+    assert list(layers) == ["a", "logits"]
+    np.testing.assert_array_equal(layers["logits"].output, logits)
+    np.testing.assert_array_equal(layers["logits"].reads, layers["a"].output)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+@pytest.mark.parametrize(("name", "shown"), [("readout", "readout"), ("logits", NAMESAKE)])
+def test_a_module_with_a_readouts_name_that_is_not_the_last_is_a_layer(name, shown, factor):
+    logits, layers = named_layers([name, "b"], factor)
+    assert list(layers) == [shown, *(["b"] if factor != 1.0 else []), "logits"]
+    np.testing.assert_array_equal(layers["logits"].output, logits)
+    assert layers[shown].reads is not None
+    role = ParamRole(RoleKind.HIDDEN, (0,), (1,), WIDTH, WIDTH)
+    assert leaf_of(f"{name}/kernel", role, (WIDTH, WIDTH), tuple(layers)).layers == (shown,)
+
+
+def test_a_module_that_hands_the_logits_on_reads_nothing_new():
+    class Wrapped(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dense(WIDTH, name="a")(x)
+            return nn.Dropout(0.5, deterministic=True, name="off")(nn.Dense(4, name="head")(x))
+
+    x = jnp.ones((BATCH, WIDTH))
+    _, layers = watched(Wrapped(), Wrapped().init(jax.random.key(0), x)["params"], x)
+    assert list(layers) == ["a", "logits"]
+    np.testing.assert_array_equal(layers["logits"].reads, layers["a"].output)
 
 
 def test_nobody_pays_for_what_is_not_looked_at():

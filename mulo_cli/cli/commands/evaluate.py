@@ -52,9 +52,10 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]|PATH",
-            help="adamw, muadam, sgd with hyper-parameters under optax's names, tuned=FILE, "
-            "preset=paper/TASK (preset=paper in a suite), schedule=warmup-cosine, "
-            "parametrization=mup|sp; a finished run or an artefact. Repeatable.",
+            help="adam, adamw, muadam, adopt, lamb, sophia, sgd, muon with hyper-parameters under "
+            "optax's names, tuned=FILE, preset=paper/TASK (preset=paper in a suite), "
+            "schedule=warmup-cosine, parametrization=mup|sp|spectral; a finished run or an "
+            "artefact. Repeatable.",
             show_default="a small built-in selection and the newest run",
         ),
     ] = None,

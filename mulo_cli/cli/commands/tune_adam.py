@@ -27,8 +27,8 @@ def tune_adam(
         str,
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
-            help="What is tuned: adamw, muadam, adopt, lamb, sophia, sgd, muon; with values that "
-            "the grid does not vary.",
+            help="What is tuned: adamw, muadam, adam, adopt, lamb, sophia, sgd, muon; with values "
+            "that the grid does not vary.",
         ),
     ] = "adamw",
     width: Annotated[
@@ -128,7 +128,8 @@ def tune_adam(
         Path | None,
         typer.Option(
             help="Folder of rows.jsonl and best.json.",
-            show_default="runs/tune-OPTIMIZER-TASK-DATASET-wWIDTH",
+            show_default="runs/tune-OPTIMIZER-TASK-DATASET-wWIDTH; a --parametrization that is "
+            "not the optimizer's own after OPTIMIZER",
         ),
     ] = None,
     format_: Annotated[
