@@ -393,8 +393,8 @@ def test_the_closing_lines_say_what_came_out_what_may_help_and_where_it_is():
 
 
 def test_a_failure_that_is_decided_asks_for_no_more_data():
-    powers = {"hidden_0/kernel": {"change": 1.0}}
-    records = [mlp(w, s, powers, noise=0.1) for w in WIDTHS for s in range(3)]
+    powers = {"hidden_0/kernel": {"change": 3.0}}
+    records = [mlp(w, s, powers, noise=0.2) for w in WIDTHS for s in range(3)]
     failed = check_coordinates(records)
     assert "not enough data" in [fit.verdict for fit in failed.fits if fit.judged]
     assert not [line for line in conclusions([failed], "3 s", "rows.jsonl") if "hint" in line]

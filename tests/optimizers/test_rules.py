@@ -69,8 +69,7 @@ TABLE = {  # input and vectors, square hidden, up, down, readout and its bias in
 }
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["mup", "spectral"])
-@pytest.mark.parametrize("name", ["gpt", "vit"])
+@pytest.mark.parametrize(("name", "place"), [("gpt", 0), ("gpt", 1), ("vit", 0)])
 def test_every_kind_of_leaf_has_the_factor_of_the_table(name, place):
     roles = roles_of(name, ("mup", "spectral")[place])
     for rule, (growing, square, up, down, *forms) in TABLE.items():

@@ -137,6 +137,7 @@ def test_a_rate_without_two_neighbours_is_known_to_half_a_step_only():
 
 def test_intervals_of_few_seeds_are_widened():
     assert [widening(seeds) for seeds in (3, 5, 100)] == pytest.approx([2.69, 1.58, 1.02], abs=0.01)
+    assert widening(3, sizes=4) == pytest.approx(1.44, abs=0.01)
 
 
 @pytest.mark.slow
