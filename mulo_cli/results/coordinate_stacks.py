@@ -12,7 +12,7 @@ FIRST, LAST = "[first]", "[last]"
 """Behind the name of a stack: which of its blocks."""
 
 BEHIND = "[last+{}]"
-"""What is numbered as a stack goes on, but is none of its blocks: a readout named automatically."""
+"""What is numbered as a stack goes on, but is none of its blocks."""
 
 _NUMBERED = re.compile(r"(?:(?P<stack>.+)_)?(?P<number>\d+)", re.ASCII)
 """A part of a name that counts blocks: `blocks_0`, or `0` where blocks are a list."""
