@@ -12,9 +12,10 @@ from tests.optimizers.movements import slopes
 RATES = {"sgd": 0.1}
 RATE = 0.03
 
-FLAT = 0.2
-"""Of a slope under muP at widths 32 to 256: less than half of 1/2, the smallest power that a wrong
-factor gives, and three standard errors of the noisiest, SGD's."""
+FLAT = 0.1
+"""A slope is not flat if it is beyond this by more than `ERRORS` standard errors."""
+
+ERRORS = 2.0
 
 STEEP = 0.35
 """Of the steepest slope under SP."""
@@ -39,16 +40,23 @@ def optax_promotes():
         yield
 
 
-def steepest(network: str, name: str, **words):
-    """Return the steepest slope of an optimizer whose epsilon does not leak; SGD's but for LATE."""
+def movements(network: str, name: str, **words):
+    """Return the slopes of an optimizer whose epsilon does not leak, the steepest first."""
     rate = RATES.get(name, RATE)
     small = {"eps": 1e-15} if "eps" in OPTIMIZERS[name].defaults else {}
     settings = {"learning_rate": rate, **small, **words}
     told = ",".join(f"{key}={value}" for key, value in settings.items())
-    found = slopes(network, f"{name}:{told}")
-    return (
-        found[0] if name != "sgd" else next(one for one in found if not one.tensor.startswith(LATE))
-    )
+    return slopes(network, f"{name}:{told}")
+
+
+def not_flat(network: str, name: str, **words):
+    """Return the slopes that are not flat; SGD's of LATE tensors may fall, they must not grow."""
+    return [
+        one
+        for one in movements(network, name, **words)
+        if abs(one.power) - ERRORS * one.error > FLAT
+        and not (name == "sgd" and one.tensor.startswith(LATE) and one.power < 0.0)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -56,27 +64,25 @@ def steepest(network: str, name: str, **words):
     [pytest.param(*one, marks=() if one == BY_DEFAULT else SLOW) for one in EVERY],
 )
 def test_under_mup_every_tensor_moves_equally_far_at_every_width(network, name):
-    found = steepest(network, name, parametrization="mup")
-    assert abs(found.power) < FLAT, found
+    assert not not_flat(network, name, parametrization="mup")
 
 
 @SLOW
 @pytest.mark.parametrize(("network", "name"), EVERY)
 def test_under_the_other_form_of_the_readout_too(network, name):
-    found = steepest(network, name, parametrization="spectral")
-    assert abs(found.power) < FLAT, found
+    assert not not_flat(network, name, parametrization="spectral")
 
 
 @SLOW
 @pytest.mark.parametrize(("network", "name"), EVERY)
 def test_under_sp_some_tensor_does_not(network, name):
-    found = steepest(network, name, parametrization="sp")
+    found = movements(network, name, parametrization="sp")[0]
     assert abs(found.power) > STEEP, found
 
 
 @SLOW
 @pytest.mark.parametrize("network", ["mlp", "gpt"])
 def test_under_the_papers_rule_lamb_moves_hidden_matrices_further_in_wider_networks(network):
-    found = steepest(network, "lamb", parametrization="mup", rule="paper")
+    found = movements(network, "lamb", parametrization="mup", rule="paper")[0]
     assert found.power > STEEP
     assert found.tensor.endswith("kernel")

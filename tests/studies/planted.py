@@ -304,7 +304,12 @@ OPTIMIZERS = (
 """With which a right network must pass."""
 
 RIGHT = {
-    network: tuple(Mistake("", "", nothing, optimizer=one) for one in OPTIMIZERS)
+    network: tuple(
+        Mistake("", "", nothing, optimizer=one)
+        for one in OPTIMIZERS
+        if network == "mlp" or not one.startswith("sgd")
+    )
     for network in BY_NETWORK
 } | {network: (Mistake("", "", nothing),) for network in ("lm-depth", "lm-depth-1")}
-"""Networks without any mistake."""
+"""Networks without any mistake; queries and keys of transformers fall behind under SGD, which no
+factor mends (`docs/explanation/optimizers-under-mup.md`)."""

@@ -86,7 +86,7 @@ def _records(where: World, mistake: Mistake, size: int, seeds: range) -> list[Co
     width, depth = (size, where.other) if where.axis == "width" else (where.other, size)
     optimizer = build_named_optimizer(parse_optimizer(mistake.optimizer))
     section = TaskSection(where.dataset, where.optimizee, [width], depth, where.batch_size)
-    task = build_evaluation_task(section, data, width, optimizer.parametrization)
+    task = build_evaluation_task(section, data, width, optimizer.parametrization, optimizer.network)
     task, optimizer = mistake.plant(task, optimizer, size)
     config = CoordinateConfig(where.steps)
     programs = compile_check(task, optimizer, config)
