@@ -178,7 +178,8 @@ def judge_transfer(sweep: Sweep) -> TransferVerdict:
         drift = float(_slope(sizes, np.log2(rates)[np.newaxis])[0])
         if usable[0].seeds >= MIN_SEEDS:
             slopes = _slope(sizes, np.stack([drawn[size] for size in sizes], axis=1))
-            low, high = _interval(drift + _narrowed(usable[0].seeds, len(sizes)) * (slopes - drift))
+            surer = widening(usable[0].seeds, len(sizes)) / widening(usable[0].seeds)
+            low, high = _interval(drift + surer * (slopes - drift))
     return TransferVerdict(
         optimizer=sweep.optimizer,
         parametrization=sweep.parametrization,
@@ -306,11 +307,6 @@ def widening(seeds: int, sizes: int = 1) -> float:
     level = 0.5 + CONFIDENCE / 200.0
     quantile = stdtrit(sizes * (seeds - 1), level)
     return float(quantile / ndtri(level) * math.sqrt(seeds / (seeds - 1)))
-
-
-def _narrowed(seeds: int, sizes: int) -> float:
-    """Return by how much a drift is surer than the widened rates it is drawn from."""
-    return widening(seeds, sizes) / widening(seeds)
 
 
 def _slope(sizes: Sequence[int], log_rates: np.ndarray) -> np.ndarray:
