@@ -71,7 +71,12 @@ def test_the_summary_line_says_what_to_run_next(tmp_path, finished):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [
+        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        (signal.SIGINT, 130),
+    ],
 )
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, finished, number, code):
     process = start("meta-train", *TINY, "--out", "run", cwd=tmp_path)

@@ -38,9 +38,8 @@ def run(what: MetaTraining, directory: Path, stop_after: int | None = None) -> l
     return records
 
 
-@pytest.mark.parametrize(
-    "parametrization", [pytest.param("mup", marks=pytest.mark.slow), "sp"]
-)  # the slow test of `mulo meta-train` has mup as well; one multiplier is all that differs
+@pytest.mark.slow  # as every resumption of VeLO; those of small_fc_lopt are checked by default
+@pytest.mark.parametrize("parametrization", ["mup", "sp"])
 def test_stopping_and_going_on_changes_no_bit(tmp_path, parametrization):
     recipe = load_recipe("velo-multi-width", "desk", parametrization, SMALL)
     what = build_meta_training(recipe)
