@@ -350,7 +350,7 @@ ADAMW = ["--optimizer", "adamw"]
 @pytest.mark.parametrize(
     ("arguments", "code", "said", "hinted"),
     [
-        (["--optimizer", "adamv"], 2, "'adamv'", "adamw"),
+        (["--optimizer", "adamww"], 2, "'adamww'", "adamw"),
         (["--optimizer", "nowhere/artefact"], 2, "nowhere/artefact", "finished run"),
         (["--optimizer", "adamw:learning_rat=1"], 2, "'learning_rat'", "learning_rate"),
         (["--optimizer", "adamw:momentum=0.9"], 2, "'momentum'", "known are"),
@@ -361,7 +361,7 @@ ADAMW = ["--optimizer", "adamw"]
         (["--optimizer", "sgd:preset=paper/cifar10-mlp"], 2, "unknown preset", "none"),
         (["--optimizer", "adamw:schedule=cosine"], 2, "'cosine'", "warmup-cosine"),
         (["--optimizer", "adamw:parametrization=ntk"], 2, "'ntk'", "sp, mup"),
-        (["--optimizer", "sgd:parametrization=mup"], 2, "'mup'", "known are: sp"),
+        (["--optimizer", "sgd:parametrization=ntk"], 2, "'ntk'", "known are: sp, mup"),
         (["--optimizer", "adamw:tuned=nowhere.json"], 1, "cannot read 'nowhere.json'", "tune-adam"),
         (["--optimizer", "adamw:tuned=folder"], 1, "cannot read 'folder'", "tune-adam"),
         (["--optimizer", "adamw:tuned=row.json"], 1, "no tuned values", "tune-adam"),
