@@ -17,6 +17,9 @@ FLAT = 0.1
 
 ERRORS = 2.0
 
+STEEPEST = 0.2
+"""Beyond this no error excuses: less than half of 1/2, the smallest power of a wrong factor."""
+
 STEEP = 0.35
 """Of the steepest slope under SP."""
 
@@ -54,7 +57,7 @@ def not_flat(network: str, name: str, **words):
     return [
         one
         for one in movements(network, name, **words)
-        if abs(one.power) - ERRORS * one.error > FLAT
+        if (abs(one.power) - ERRORS * one.error > FLAT or abs(one.power) > STEEPEST)
         and not (name == "sgd" and one.tensor.startswith(LATE) and one.power < 0.0)
     ]
 
