@@ -78,10 +78,10 @@ def init_accumulators(tensors: Float[Concrete, "..."], *, stacked: bool = False)
 
 
 class Moments(NamedTuple):
-    """The accumulators that are kept for every element, as arrays (S, *p)."""
+    """The accumulators that are kept for every element."""
 
     momentum: Float[Array, "3 *p"]
-    second_moment: Float[Array, "1 *p"]
+    second_moment: Float[Array, "*p"]
     diagonal: Float[Array, "3 *p"] | None
     """A vector's factored moments, which are not factored; None for matrices and up."""
 
@@ -98,25 +98,25 @@ class Factored(NamedTuple):
 def moments_of(accumulators: Accumulators) -> Moments:
     """Return what is kept for every element."""
     diagonal = accumulators.row if accumulators.col is None else None
-    return Moments(accumulators.momentum, accumulators.second_moment[None], diagonal)
+    return Moments(accumulators.momentum, accumulators.second_moment, diagonal)
 
 
 def accumulators_of(moments: Moments, factored: Factored | None) -> Accumulators:
     """Put together what `moments_of` and `update_factored` took apart."""
-    momentum, (second_moment,), diagonal = moments
+    momentum, second_moment, diagonal = moments
     if factored is not None:
         return Accumulators(momentum, second_moment, factored.row, factored.col)
     assert diagonal is not None  # what is not factored has a diagonal
     return Accumulators(momentum, second_moment, diagonal, None)
 
 
-def update_moments(moments: Moments, decays: Decays, gradient: Float[Array, "1 *p"]) -> Moments:
+def update_moments(moments: Moments, decays: Decays, gradient: Float[Array, "*p"]) -> Moments:
     """Blend a gradient, or a block of it, into every average that is kept for each element."""
     squared = jnp.square(gradient)
     diagonal = moments.diagonal
     return Moments(
         momentum=_ema(moments.momentum, decays.momentum, gradient),
-        second_moment=_ema(moments.second_moment, decays.second_moment, squared),
+        second_moment=_blend(moments.second_moment, jnp.reshape(decays.second_moment, ()), squared),
         diagonal=None
         if diagonal is None
         else _ema(diagonal, decays.factored, squared + SQUARED_GRADIENT_FLOOR),
@@ -148,6 +148,9 @@ def _floored_mean_square(gradient: Float[Array, "*p"], axis: int) -> Float[Array
 
 
 def _ema(average: Array, decays: Float[Concrete, " S"], value: Array) -> Array:
-    """Blend `value` (one slice, or *p) into `average` (S, *p), each slice with its own decay."""
-    decay = jnp.reshape(decays, (-1, *(1,) * (average.ndim - 1)))
+    """Blend `value` (*p) into `average` (S, *p), each slice with its own decay."""
+    return _blend(average, jnp.reshape(decays, (-1, *(1,) * value.ndim)), value)
+
+
+def _blend(average: Array, decay: Float[Concrete, "..."], value: Array) -> Array:
     return decay * average + (1.0 - decay) * value

@@ -12,21 +12,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-LARGE = 16_384
+LARGE = 8_192
 """Elements from which on a tensor is worked through in blocks."""
 
 BLOCKS = 16
 """Blocks of a large tensor, or more: temporaries are a sixteenth of what they would be."""
 
-SMALLEST_BLOCK, LARGEST_BLOCK = 4_096, 32_768
-"""Elements of a block: above the cost of a loop's turn, below what a core's cache holds."""
+SMALLEST_BLOCK, LARGEST_BLOCK = 4_096, 16_384
+"""Elements of a block: enough for cores to share, and what a cache holds of its hidden units."""
 
 TOO_UNEVEN = 4
 """A divisor this many times smaller than the block aimed at is not worth its even blocks."""
 
 
 class Blocks(NamedTuple):
-    """How a tensor is cut: along one axis, `count` slabs of `size` and a `rest` (in indices)."""
+    """How a tensor is cut: along one axis, `count` slabs of `size` and a `rest` (in indices).
+
+    The axis is counted from the last, as a negative number.
+    """
 
     axis: int
     size: int
@@ -34,10 +37,8 @@ class Blocks(NamedTuple):
     rest: int
 
 
-Slabs: TypeAlias = PyTree[Float[Array, "_ ..."]]
-"""Arrays (S, *p) of one tensor; an axis along which one does not vary has size 1."""
-
-Sums: TypeAlias = PyTree[Float[Array, "..."]]
+Slabs: TypeAlias = PyTree[Float[Array, "..."]]
+"""Arrays (*p) or (S, *p) of one tensor; an axis along which one does not vary has size 1."""
 
 
 def blocks_of(shape: tuple[int, ...]) -> Blocks | None:
@@ -52,19 +53,7 @@ def blocks_of(shape: tuple[int, ...]) -> Blocks | None:
     most = min(max(wanted * length // elements, 1), length)
     divisor = max(size for size in range(1, most + 1) if length % size == 0)
     size = divisor if divisor * TOO_UNEVEN > most else most
-    return Blocks(axis, size, length // size, length % size)
-
-
-def sum_over_blocks(function: Callable[[Slabs], Sums], slabs: Slabs, blocks: Blocks) -> Sums:
-    """Return the sum of what `function` makes of every block."""
-
-    def add(i: int | Int[Array, ""], total: Sums, size: int) -> Sums:
-        block = function(_cut(slabs, blocks, i * blocks.size, size))
-        return jax.tree.map(jnp.add, total, block)
-
-    first = function(_cut(slabs, blocks, 0, blocks.size))
-    total = jax.lax.fori_loop(1, blocks.count, lambda i, sums: add(i, sums, blocks.size), first)
-    return add(blocks.count, total, blocks.rest) if blocks.rest else total
+    return Blocks(axis - len(shape), size, length // size, length % size)
 
 
 def map_over_blocks(
@@ -88,9 +77,10 @@ def map_over_blocks(
 
 def _cut(slabs: Slabs, blocks: Blocks, start: int | Int[Array, ""], size: int) -> Slabs:
     """Return one block; what does not vary along the axis is part of every block."""
-    axis = blocks.axis + 1
 
     def cut(x: Array) -> Array:
-        return x if x.shape[axis] == 1 else jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+        if x.shape[blocks.axis] == 1:
+            return x
+        return jax.lax.dynamic_slice_in_dim(x, start, size, blocks.axis)
 
     return jax.tree.map(cut, slabs)

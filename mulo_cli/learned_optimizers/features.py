@@ -8,7 +8,6 @@ to the full tensor that does not differ from element to element; and normalisati
 feature, is folded into the first layer's weights by whoever uses the features.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mulo_cli.learned_optimizers.accumulators import Factored, Moments, safe_rsqrt
+from mulo_cli.learned_optimizers.reductions import sums
 
 NORMALISATION_FLOOR = 1e-5
 """Added to a feature's mean square. It leaks width once features fall below about 3e-3."""
@@ -41,8 +41,8 @@ def rsqrt(x: Array) -> Array:
 class Elements(NamedTuple):
     """A tensor, or a block of it: all that the features of its elements are made of."""
 
-    gradient: Float[Array, "1 *p"]
-    parameter: Float[Array, "1 *p"]
+    gradient: Float[Array, "*p"]
+    parameter: Float[Array, "*p"]
     """In the type in which the user keeps it."""
     moments: Moments
     factored: Factored | None
@@ -53,10 +53,11 @@ class FeatureGroup(NamedTuple):
     """Features of one tensor that share a shape (`*p`, or `*p` with an axis reduced to 1).
 
     `rows` are the features' places in the published order, hence in the first layer's weights.
+    They are arrays of their own: stacked they would have to be written before they are used.
     """
 
     rows: tuple[int, ...]
-    values: Float[Array, "F *p"]
+    values: tuple[Float[Array, "*p"], ...]
 
 
 Features: TypeAlias = Callable[[Elements], tuple[FeatureGroup, ...]]
@@ -72,8 +73,9 @@ class Roots(NamedTuple):
     row: Float[Array, "3 ..."]
     """Moments; for vectors `row` and `col` are the same unreduced average."""
     col: Float[Array, "3 ..."]
-    for_gradient: Float[Array, "3 ..."]
-    for_momentum: Float[Array, "3 ..."]
+    for_gradient: tuple[Float[Array, "*p"], ...]
+    """Of each decay; so are those for momenta."""
+    for_momentum: tuple[Float[Array, "*p"], ...]
 
 
 def roots_of(elements: Elements, vector_momentum_floor: float) -> Roots:
@@ -84,46 +86,36 @@ def roots_of(elements: Elements, vector_momentum_floor: float) -> Roots:
         vector_momentum_floor: added to an unfactored moment that preconditions the momenta.
     """
     if elements.factored is not None:
-        row, col, row_root = elements.factored
-        root = row_root * safe_rsqrt(col)
-        return Roots(row, col, root, root)
+        row, col, row_roots = elements.factored
+        roots = tuple(r * c for r, c in zip(row_roots, safe_rsqrt(col), strict=True))
+        return Roots(row, col, roots, roots)
     diagonal = elements.moments.diagonal
     assert diagonal is not None  # what is not factored has a diagonal
     return Roots(
         row=diagonal,
         col=diagonal,
-        for_gradient=safe_rsqrt(diagonal + VECTOR_GRADIENT_FLOOR),
-        for_momentum=rsqrt(diagonal + vector_momentum_floor),
+        for_gradient=tuple(safe_rsqrt(diagonal + VECTOR_GRADIENT_FLOOR)),
+        for_momentum=tuple(rsqrt(diagonal + vector_momentum_floor)),
     )
 
 
 def moment_group(rows: tuple[int, ...], moment: Float[Array, "3 ..."]) -> FeatureGroup:
     """Return row or column moments and their reciprocal roots, as features in their shape."""
-    return FeatureGroup(rows, jnp.concatenate([moment, rsqrt(moment + FACTORED_MOMENT_FLOOR)]))
+    return FeatureGroup(rows, (*moment, *rsqrt(moment + FACTORED_MOMENT_FLOOR)))
 
 
-def sums_of_squares(groups: Sequence[FeatureGroup]) -> list[Float[Array, " _"]]:
-    """Return the sum of every feature's square."""
-    return [
-        jnp.sum(jnp.square(group.values), axis=tuple(range(1, group.values.ndim)))
-        for group in groups
-    ]
-
-
-def norms_of(groups: Sequence[FeatureGroup], sums: Sequence[Float[Array, " _"]]) -> Norms:
-    """Return rsqrt(1e-5 + mean(x^2)) of every feature.
+def norms_of(groups: Sequence[FeatureGroup]) -> Norms:
+    """Return rsqrt(1e-5 + mean(x^2)) of every feature of a whole tensor.
 
     A feature in a reduced shape repeats each of its elements equally often, hence has the mean
     square of the full one.
-
-    Args:
-        groups: features of the whole tensor; only their shapes are looked at.
-        sums: of their squares.
     """
-    return tuple(
-        rsqrt(NORMALISATION_FLOOR + total / math.prod(group.values.shape[1:]))
-        for group, total in zip(groups, sums, strict=True)
-    )
+
+    def norms(values: Sequence[Float[Array, "*p"]]) -> Float[Array, " _"]:
+        totals = sums([jnp.square(value) for value in values])
+        return rsqrt(NORMALISATION_FLOOR + totals / values[0].size)
+
+    return tuple(norms(group.values) for group in groups)
 
 
 def time_features_offset(updates_done: Array) -> Float[Array, "11"]:

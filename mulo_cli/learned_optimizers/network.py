@@ -15,11 +15,11 @@ from jaxtyping import Array, Float
 from mulo_cli.learned_optimizers.features import FeatureGroup, Norms
 
 ARITHMETIC_ELEMENTS = 1_000
-"""Tensors of so many elements run the network as fused arithmetic: on a CPU 2 to 3 times faster
-than matrix products with a tiny inner dimension. Smaller ones do not repay its compilation."""
+"""Smallest tensor that runs a small network as arithmetic. Less does not repay compiling it."""
 
-ARITHMETIC_UNITS = 16
-"""Hidden units up to which that holds."""
+ARITHMETIC_UNITS = 8
+"""Hidden units of a small network. Matrix products are faster for more: registers have room for so
+many units, not for sixteen."""
 
 
 class Network(NamedTuple):
@@ -33,44 +33,55 @@ class Network(NamedTuple):
     b2: Float[Array, "2"]
 
 
-Inputs: TypeAlias = tuple[tuple[Float[Array, "_ H"], Float[Array, "_ ..."]], ...]
+Inputs: TypeAlias = Sequence[tuple[Float[Array, "_ H"], Sequence[Float[Array, "..."]]]]
 """Per group of features: the first layer's weights, normalisation folded in, and the features."""
 
 Outputs: TypeAlias = tuple[Float[Array, "*p"], Float[Array, "*p"]]
 """Direction d and magnitude m of every element."""
 
 
-def network_outputs(network: Network, groups: Sequence[FeatureGroup], norms: Norms) -> Outputs:
+def is_arithmetic(network: Network, shape: tuple[int, ...]) -> bool:
+    """Whether the network runs on a tensor of this shape as arithmetic.
+
+    Its units are then expressions of the elements, which the compiler evaluates in one loop and
+    keeps nowhere: such a tensor needs no blocks.
+    """
+    return network.b0.size <= ARITHMETIC_UNITS and math.prod(shape) >= ARITHMETIC_ELEMENTS
+
+
+def network_outputs(
+    network: Network, groups: Sequence[FeatureGroup], norms: Norms, *, arithmetic: bool
+) -> Outputs:
     """Run the network on every element of a tensor or of a block of it.
 
-    The features' norms are folded into the first layer's weights.
+    Args:
+        network: of the tensor.
+        groups: features of its elements.
+        norms: of the features; they are folded into the first layer's weights.
+        arithmetic: unit by unit, as expressions; else as matrix products.
     """
-    inputs = tuple(
+    inputs = [
         (network.w0[jnp.array(group.rows)] * norm[:, None], group.values)
         for group, norm in zip(groups, norms, strict=True)
-    )
-    elements = math.prod(groups[0].values.shape[1:])
-    fused = elements >= ARITHMETIC_ELEMENTS and network.b0.size <= ARITHMETIC_UNITS
-    return (_by_arithmetic if fused else _by_products)(network, inputs)
+    ]
+    return (_by_arithmetic if arithmetic else _by_products)(network, inputs)
 
 
 def _by_products(network: Network, inputs: Inputs) -> Outputs:
     """Run the network as matrix products over all elements."""
-    axes = inputs[0][1].ndim - 1
-    hidden = _column(network.b0, axes)
-    for weights, values in inputs:
-        hidden = hidden + _product(weights, values)
-    hidden = jax.nn.relu(hidden)
+    axes = inputs[0][1][0].ndim
+    sums = [_product(weights, jnp.stack(values)) for weights, values in inputs]
+    hidden = jax.nn.relu(sum(sums, start=_column(network.b0, axes)))
     hidden = jax.nn.relu(_product(network.w1, hidden) + _column(network.b1, axes))
     direction, magnitude = _product(network.w2, hidden) + _column(network.b2, axes)
     return direction, magnitude
 
 
 def _by_arithmetic(network: Network, inputs: Inputs) -> Outputs:
-    """Run the network unit by unit: the compiler makes one loop over the elements of it."""
+    """Run the network unit by unit, as expressions of the elements."""
     hidden = [jax.nn.relu(unit) for unit in _units(inputs, network.b0)]
-    hidden = [jax.nn.relu(unit) for unit in _units(((network.w1, hidden),), network.b1)]
-    direction, magnitude = _units(((network.w2, hidden),), network.b2)
+    hidden = [jax.nn.relu(unit) for unit in _units([(network.w1, hidden)], network.b1)]
+    direction, magnitude = _units([(network.w2, hidden)], network.b2)
     return direction, magnitude
 
 
@@ -78,10 +89,7 @@ def _product(weights: Float[Array, "F H"], x: Float[Array, "F *p"]) -> Float[Arr
     return jnp.einsum("fh,f...->h...", weights, x)
 
 
-def _units(
-    inputs: Sequence[tuple[Float[Array, "_ H"], Sequence[Array] | Array]],
-    bias: Float[Array, " H"],
-) -> list[Float[Array, "*p"]]:
+def _units(inputs: Inputs, bias: Float[Array, " H"]) -> list[Float[Array, "*p"]]:
     """Return the sums of one layer, one array per unit; what repeats is summed unrepeated."""
     return [
         bias[unit]

@@ -145,21 +145,21 @@ def decays_of(theta: Theta) -> Decays:
 
 def features(elements: Elements) -> tuple[FeatureGroup, ...]:
     """Return the 28 features of one tensor before normalisation, by the shape they have."""
-    gradient, parameter, (momentum, second_moment, _), _ = elements
+    gradient, parameter, (momenta, second_moment, _), _ = elements
     roots = roots_of(elements, VECTOR_MOMENTUM_FLOOR)
     inverse_root = rsqrt(second_moment + SECOND_MOMENT_FLOOR)
-    by_element = [
+    by_element = (
         gradient,
         parameter.astype(jnp.float32),
-        momentum,
+        *momenta,
         second_moment,
-        momentum * inverse_root,
+        *(momentum * inverse_root for momentum in momenta),
         inverse_root,
-        gradient * roots.for_gradient,
-        momentum * roots.for_momentum,
-    ]
+        *(gradient * root for root in roots.for_gradient),
+        *(momentum * root for momentum, root in zip(momenta, roots.for_momentum, strict=True)),
+    )
     return (
-        FeatureGroup(ELEMENT_ROWS, jnp.concatenate(by_element)),
+        FeatureGroup(ELEMENT_ROWS, by_element),
         moment_group(ROW_ROWS, roots.row),
         moment_group(COL_ROWS, roots.col),
     )

@@ -10,6 +10,7 @@ muLO (B. Therien et al., 2025), equation 3 and appendix A.1.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,16 +22,14 @@ from mulo_cli.learned_optimizers.accumulators import (
     update_factored,
     update_moments,
 )
-from mulo_cli.learned_optimizers.blocks import blocks_of, map_over_blocks, sum_over_blocks
+from mulo_cli.learned_optimizers.blocks import blocks_of, map_over_blocks
 from mulo_cli.learned_optimizers.features import (
     Elements,
     FeatureGroup,
     Features,
-    Norms,
     norms_of,
-    sums_of_squares,
 )
-from mulo_cli.learned_optimizers.network import Network, network_outputs
+from mulo_cli.learned_optimizers.network import Network, is_arithmetic, network_outputs
 
 
 class UpdateRule(NamedTuple):
@@ -62,31 +61,25 @@ def update_tensor(
     """
     clean = rule.clean(gradient)
     factored = update_factored(old, rule.decays, clean)
-    moments = update_moments(moments_of(old), rule.decays, clean[None])
-    after = Elements(gradient[None], parameter[None], moments, factored)
-    norms = _norms(rule, after)
+    moments = update_moments(moments_of(old), rule.decays, clean)
+    elements = Elements(gradient, parameter, moments, factored)
+    norms = norms_of(_features(rule, elements))
+    # else features of the whole tensor would be kept, from where they are normed to where they act
+    elements, norms = jax.lax.optimization_barrier((elements, norms))
+    arithmetic = is_arithmetic(network, gradient.shape)
 
     def apply(block: Elements) -> Float[Array, "*block"]:
-        direction, magnitude = network_outputs(network, _features(rule, block), norms)
+        features = _features(rule, block)
+        direction, magnitude = network_outputs(network, features, norms, arithmetic=arithmetic)
         return direction * jnp.exp(rule.magnitude_scale * magnitude)
 
-    blocks = blocks_of(gradient.shape)
-    step = apply(after) if blocks is None else map_over_blocks(apply, after, blocks, gradient.shape)
-    return step, accumulators_of(after.moments, factored)
-
-
-def _norms(rule: UpdateRule, elements: Elements) -> Norms:
-    """Return the norms of a tensor's features, the only thing that looks at all of its elements."""
-    groups = _features(rule, elements)
-    sums = sums_of_squares(groups)
-    blocks = blocks_of(elements.gradient.shape[1:])
-    if blocks is not None:
-        # features in a reduced shape are few, and really summed as above; a vector has none
-        varying = len(groups) if elements.factored is None else 1
-        sums[:varying] = sum_over_blocks(
-            lambda block: sums_of_squares(_features(rule, block)[:varying]), elements, blocks
-        )
-    return norms_of(groups, sums)
+    blocks = None if arithmetic else blocks_of(gradient.shape)
+    step = (
+        apply(elements)
+        if blocks is None
+        else map_over_blocks(apply, elements, blocks, gradient.shape)
+    )
+    return step, accumulators_of(elements.moments, factored)
 
 
 def _features(rule: UpdateRule, elements: Elements) -> tuple[FeatureGroup, ...]:

@@ -37,6 +37,7 @@ from mulo_cli.learned_optimizers.loss_features import (
     update_loss_buffer,
 )
 from mulo_cli.learned_optimizers.network import Network
+from mulo_cli.learned_optimizers.ordering import after
 from mulo_cli.learned_optimizers.tensor_update import UpdateRule, update_tensor
 from mulo_cli.learned_optimizers.tensors import (
     as_tensors,
@@ -166,32 +167,32 @@ def init_theta(key: PRNGKey, config: VeloConfig) -> Theta:
 
 def features(elements: Elements) -> tuple[FeatureGroup, ...]:
     """Return the 30 features of one tensor before normalisation, by the shape they have."""
-    gradient, parameter, (momentum, second_moment, _), _ = elements
+    gradient, parameter, (momenta, second_moment, _), _ = elements
     roots = roots_of(elements, VECTOR_MOMENTUM_FLOOR)
     inverse_root = rsqrt(second_moment + SECOND_MOMENT_FLOOR)
-    by_element = [
+    by_element = (
         gradient,
         jnp.clip(gradient, -CLIPPED_GRADIENT, CLIPPED_GRADIENT),
         parameter.astype(jnp.float32),
-        momentum,
+        *momenta,
         second_moment,
-        momentum * inverse_root,
+        *(momentum * inverse_root for momentum in momenta),
         inverse_root,
-        gradient * roots.for_gradient,
+        *(gradient * root for root in roots.for_gradient),
         gradient * inverse_root,
-        momentum * roots.for_momentum,
-    ]
+        *(momentum * root for momentum, root in zip(momenta, roots.for_momentum, strict=True)),
+    )
     return (
-        FeatureGroup(ELEMENT_ROWS, jnp.concatenate(by_element)),
+        FeatureGroup(ELEMENT_ROWS, by_element),
         moment_group(ROW_ROWS, roots.row),
         moment_group(COL_ROWS, roots.col),
     )
 
 
-def clean(gradient: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Replace NaN by 0 and clip every entry, infinities too, to +-1000; in float32."""
-    bounded = jnp.clip(gradient, -GRADIENT_BOUND, GRADIENT_BOUND)
-    return jnp.where(jnp.isnan(gradient), 0.0, bounded).astype(jnp.float32)
+def clean(bound: Float[Array, ""], gradient: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Replace NaN by 0 and clip every entry, infinities too, to +-bound; in float32."""
+    bounded = jnp.clip(gradient.astype(jnp.float32), -bound, bound)
+    return jnp.where(jnp.isnan(gradient), 0.0, bounded)
 
 
 def _build(
@@ -200,8 +201,6 @@ def _build(
     horizon = jnp.asarray(num_steps, jnp.float32)
     own_horizon = config.loss_feature_horizon
     loss_horizon = jnp.float32(own_horizon) if own_horizon else horizon
-
-    update_rule = UpdateRule(clean, features, DECAYS, config.magnitude_scale)
 
     def init(params: Params) -> VeloState:
         present = roles_of(params, roles)
@@ -215,9 +214,14 @@ def _build(
         )
 
     def update_one(
-        gradient: Array, parameter: Array, old: Accumulators, network: Network, alpha: Array
+        rule: UpdateRule,
+        gradient: Array,
+        parameter: Array,
+        old: Accumulators,
+        network: Network,
+        alpha: Array,
     ) -> tuple[Float[Array, "*p"], Accumulators]:
-        step, new = update_tensor(update_rule, gradient, parameter, old, network)
+        step, new = update_tensor(rule, gradient, parameter, old, network)
         size = parameter_scale(parameter) if config.parameter_scale else 1.0
         return alpha * size * step, new
 
@@ -241,10 +245,15 @@ def _build(
         )
         lstm_state = look(theta, state, shared, present, params)
         says = heads(theta["rnn_params"], lstm_state)
+        # what the LSTM has read may be overwritten from here on
+        bound = after(says.step_size[0], jnp.float32(GRADIENT_BOUND))
+        update_rule = UpdateRule(
+            functools.partial(clean, bound), features, DECAYS, config.magnitude_scale
+        )
         networks = mixed_networks(theta["ff_mod_stack"], says.controls, config.interpolation_scale)
 
         steps, accumulators = update_all(
-            update_one,
+            functools.partial(update_one, update_rule),
             lambda role: -config.step_size * update_multiplier(role, rule, config.base_fan_in),
             present,
             updates,

@@ -4,6 +4,7 @@ L. Metz et al., "VeLO: Training versatile learned optimizers by scaling up" (202
 muLO (B. Therien et al., 2025), section 4 and appendix A.1.2.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from mulo_cli.learned_optimizers.accumulators import Accumulators
 from mulo_cli.learned_optimizers.features import rsqrt
+from mulo_cli.learned_optimizers.reductions import sums
 from mulo_cli.mup.initializers import truncated_normal
 from mulo_cli.types import PRNGKey, Theta
 
@@ -92,19 +94,25 @@ def tensor_inputs(parameter: Float[Array, "*p"], accumulators: Accumulators) -> 
     rank = jax.nn.one_hot(dimensions, RANKS)
     if parameter.size == 0:  # nothing has no mean
         return TensorInputs(jnp.zeros(1), rank, jnp.zeros(3), jnp.zeros(3))
-    parameter = parameter.astype(jnp.float32)
-    scale = rsqrt(jnp.maximum(PARAMETER_FLOOR, jnp.mean(jnp.square(parameter))))
-    second_moment = scale * accumulators.second_moment
-    axes = tuple(range(1, parameter.ndim + 1))
+    parameter, momenta = parameter.astype(jnp.float32), tuple(accumulators.momentum)
+    second_moment = accumulators.second_moment
+
+    def averages(arrays: Sequence[Float[Array, "*p"]]) -> Float[Array, " F"]:
+        return sums(arrays) / parameter.size
+
+    mean_square, mean_rms, *means = averages([jnp.square(parameter), second_moment, *momenta])
+    scale = rsqrt(jnp.maximum(PARAMETER_FLOOR, mean_square))
     # scaled after reducing: a scaled copy of every momentum would be large
-    means = scale * jnp.mean(accumulators.momentum, axis=axes)
-    variances = jnp.square(scale) * jnp.var(accumulators.momentum, axis=axes)
-    distances = [jnp.mean(jnp.square(second_moment - mean)) for mean in means]
+    squares = averages(
+        [jnp.square(m - mean) for m, mean in zip(momenta, means, strict=True)]
+        + [jnp.square(second_moment - mean) for mean in means]
+    )
+    variances, distances = jnp.split(jnp.square(scale) * squares, 2)
     return TensorInputs(
-        mean_rms=_compressed(jnp.mean(second_moment))[None],
+        mean_rms=_compressed(scale * mean_rms)[None],
         rank=rank,
         var_m=_compressed(variances),
-        var_rms=_compressed(jnp.stack(distances)),
+        var_rms=_compressed(distances),
     )
 
 

@@ -1,115 +1,156 @@
-"""Inner steps per second of PES beside a plain SGD unroll of the same tasks.
+"""Inner steps of PES beside a plain SGD unroll of the same networks.
 
-    python -m tests.benchmarks.pes_speed --widths 16,32,64 --hidden-size 4 --repetitions 9
+    python -m tests.benchmarks.pes_speed --widths 32,128 --optimizers small_fc_lopt:4,velo:4
 
-Both sides train the same networks on the same kind of batches, as many runs side by side, for K
-steps, in one compiled program each, on the digits. Repetitions are interleaved; the median of each
-and of the ratio pair by pair is printed as a table, and one JSON line per width on stdout.
+Both sides train the same networks (three hidden layers, random data of the digits' shape) on
+batches drawn in the same way, as many side by side, for K steps, in one compiled program each; they
+take turns. PES is measured with all pairs in one block and with one pair per block, its state is
+donated. The floor does what nobody can do without: batches, gradients, and `params - rate * grads`.
 """
 
 import argparse
-import json
-import resource
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from mulo_cli.assembly.datasets import build_dataset
+from mulo_cli.assembly.tasks import build_task
 from mulo_cli.gradient_estimators.antithetic import SIGNS, EstimatorConfig
 from mulo_cli.gradient_estimators.pes import pes
 from mulo_cli.inner_training.state import init_inner_state
 from mulo_cli.inner_training.unroll import unroll
+from mulo_cli.learned_optimizers.catalogue import LEARNED_OPTIMIZERS
+from mulo_cli.mup.rules import adam_like
 from mulo_cli.recipes.references import parse_widths
-from mulo_cli.results.environment import describe_environment
-from tests.worlds import digits_task, small_optimizer
+from mulo_cli.recipes.schema import TaskSection
+from mulo_cli.tasks.base import Task
+from tests.benchmarks.measuring import (
+    Program,
+    compile_timed,
+    ratio,
+    spread,
+    take_turns,
+    tell,
+    tell_environment,
+)
+
+HIDDEN_LAYERS = 3
 
 
-def compile_timed(function: Callable, *arguments: Any) -> tuple[Callable, float]:
-    """Return the compiled program and the seconds that tracing and compiling it took."""
-    started = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
-    return compiled, time.perf_counter() - started
+class Sizes(NamedTuple):
+    """What is the same on both sides."""
+
+    width: int
+    batch_size: int
+    pairs: int
+    truncation: int
 
 
-def timed(program: Callable, *arguments: Any) -> tuple[Any, float]:
-    """Run to the end; return the result and the seconds."""
-    started = time.perf_counter()
-    result = jax.block_until_ready(program(*arguments))
-    return result, time.perf_counter() - started
+def random_task(sizes: Sizes) -> Task:
+    """Return an MLP on images of the digits' shape whose pixels and classes are random."""
+    section = TaskSection("digits", "mlp", [sizes.width], HIDDEN_LAYERS, sizes.batch_size)
+    task = build_task(section, build_dataset("digits"), sizes.width, "mup")
+    generator = np.random.default_rng(0)
+
+    def randomised(leaf: Any) -> np.ndarray:
+        return generator.integers(0, int(leaf.max()) + 1, leaf.shape).astype(leaf.dtype)
+
+    return task._replace(data=jax.tree.map(randomised, task.data))
 
 
-def measure(width: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures of one width."""
-    task = digits_task(width, "mup", options.batch_size)
-    optimizer = small_optimizer("mup", options.hidden_size)
-    k, pairs = options.truncation, options.pairs
-    estimator = pes(task, optimizer, EstimatorConfig(pairs, pairs, 0.01, k, 100, 1000))
+def pes_program(
+    task: Task, architecture: str, hidden_size: int, sizes: Sizes, pairs_per_block: int
+) -> tuple[Program, float]:
+    """Return one estimate after another, and the seconds of compiling it."""
+    entry = LEARNED_OPTIMIZERS[architecture]
+    optimizer = entry.make(entry.config(hidden_size=hidden_size), adam_like)
+    config = EstimatorConfig(sizes.pairs, pairs_per_block, 0.01, sizes.truncation, 100, 1000)
+    estimator = pes(task, optimizer, config)
     theta = optimizer.init(jax.random.key(0))
     state = jax.jit(estimator.init)(jax.random.key(1), theta)
     key = jax.random.key(2)
-
-    def sgd_runs(key: jax.Array, data: Any) -> jax.Array:
-        sgd = optax.with_extra_args_support(optax.sgd(1e-2))
-
-        def one(key: jax.Array) -> jax.Array:
-            start = init_inner_state(task, sgd, key)
-            return unroll(task, sgd, start, data, key, jnp.arange(k))[1]
-
-        return jax.vmap(one)(jax.random.split(key, len(SIGNS) * pairs))
-
-    ours, compile_seconds = compile_timed(estimator.estimate, key, theta, state, task.data)
-    floor, floor_compile_seconds = compile_timed(sgd_runs, key, task.data)
-    times: list[tuple[float, float]] = []
-    for repetition in range(options.repetitions + 1):  # the first warms up
-        key = jax.random.key(repetition)
-        (_, state, _), seconds = timed(ours, key, theta, state, task.data)
-        times.append((seconds, timed(floor, key, task.data)[1]))
-    pes_seconds, sgd_seconds = (
-        statistics.median(column) for column in zip(*times[1:], strict=True)
+    compiled, seconds = compile_timed(
+        estimator.estimate, key, theta, state, task.data, donate_argnums=2
     )
-    steps = len(SIGNS) * pairs * k
-    ratios = sorted(a / b for a, b in times[1:])
-    return {
-        "width": width,
-        "hidden_size": options.hidden_size,
-        "pes_inner_steps_per_second": steps / pes_seconds,
-        "sgd_inner_steps_per_second": steps / sgd_seconds,
-        "ratio_min_median_max": [ratios[0], statistics.median(ratios), ratios[-1]],
+    return Program(lambda state: compiled(key, theta, state, task.data)[1], state), seconds
+
+
+def sgd_program(task: Task, sizes: Sizes) -> tuple[Program, float]:
+    """Return the unroll of as many networks under SGD, and the seconds of compiling it."""
+    sgd = optax.with_extra_args_support(optax.sgd(1e-2))
+    keys = jax.random.split(jax.random.key(3), len(SIGNS) * sizes.pairs)
+
+    def begin(key: jax.Array) -> Any:
+        return init_inner_state(task, sgd, key)
+
+    def train(states: Any, keys: jax.Array, data: Any) -> Any:
+        def one(state: Any, key: jax.Array) -> Any:
+            return unroll(task, sgd, state, data, key, jnp.arange(sizes.truncation))
+
+        return jax.vmap(one)(states, keys)
+
+    states = jax.jit(jax.vmap(begin))(keys)
+    compiled, seconds = compile_timed(train, states, keys, task.data, donate_argnums=0)
+    return Program(lambda states: compiled(states, keys, task.data)[0], states), seconds
+
+
+def measure(sizes: Sizes, name: str, repetitions: int) -> tuple[dict[str, Any], str]:
+    """Return the figures of one optimizer at one width, and their line of the table."""
+    architecture, _, hidden_size = name.partition(":")
+    task = random_task(sizes)
+    programs, compile_seconds = {}, {}
+    programs["sgd"], compile_seconds["sgd"] = sgd_program(task, sizes)
+    for key, pairs_per_block in {"one block": sizes.pairs, "pair by pair": 1}.items():
+        programs[key], compile_seconds[key] = pes_program(
+            task, architecture, int(hidden_size), sizes, pairs_per_block
+        )
+    seconds = take_turns(programs, repetitions)
+    steps = len(SIGNS) * sizes.pairs * sizes.truncation
+    ratios = {key: ratio(seconds[key], seconds["sgd"]) for key in programs if key != "sgd"}
+    row = {
+        "optimizer": architecture,
+        "hidden_size": int(hidden_size),
+        **sizes._asdict(),
+        "inner_steps_per_second": {k: steps / spread(v).median for k, v in seconds.items()},
+        "times_sgd_min_median_max": ratios,
         "compile_seconds": compile_seconds,
-        "sgd_compile_seconds": floor_compile_seconds,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "repetitions": options.repetitions,
+        "repetitions": repetitions,
     }
+    line = (
+        f"{sizes.width:6d} {name:18s}{steps / spread(seconds['sgd']).median:12.0f}"
+        + "".join(
+            f"{steps / spread(seconds[key]).median:12.0f}{told!s:>22}"
+            for key, told in ratios.items()
+        )
+        + f"{compile_seconds['one block']:9.1f}"
+    )
+    return row, line
 
 
 def main() -> None:
-    """Measure every width; table on stderr, JSON lines on stdout."""
+    """Measure every optimizer at every width; table on stderr, JSON lines on stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--widths", type=parse_widths, default=(16, 32, 64))
-    parser.add_argument("--hidden-size", type=int, default=4)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--widths", type=parse_widths, default=(32, 128))
+    parser.add_argument("--optimizers", default="small_fc_lopt:4,small_fc_lopt:32")
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--truncation", type=int, default=50)
     parser.add_argument("--repetitions", type=int, default=9)
     options = parser.parse_args()
-    environment = describe_environment([device.device_kind for device in jax.devices()])
-    print(json.dumps(environment), file=sys.stderr)
-    print("width   PES steps/s   SGD steps/s   SGD/PES   compile s   peak MiB", file=sys.stderr)
+    tell_environment()
+    print(
+        f"{'width':>6} {'optimizer:H':18s}{'SGD steps/s':>12}{'one block':>12}{'times SGD':>22}"
+        f"{'pair by pair':>12}{'times SGD':>22}{'compile':>9}",
+        file=sys.stderr,
+    )
     for width in options.widths:
-        row = measure(width, options)
-        print(json.dumps(row), flush=True)
-        print(
-            f"{width:5d} {row['pes_inner_steps_per_second']:13.0f}"
-            f" {row['sgd_inner_steps_per_second']:13.0f}"
-            f" {row['ratio_min_median_max'][1]:9.2f} {row['compile_seconds']:11.1f}"
-            f" {row['peak_memory_mib']:10.0f}",
-            file=sys.stderr,
-        )
+        for name in options.optimizers.split(","):
+            sizes = Sizes(width, options.batch_size, options.pairs, options.truncation)
+            tell(*measure(sizes, name, options.repetitions))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from tests.learned_optimizers.architectures import NAMES, make
 from tests.learned_optimizers.draws import role
 
-MOST = 8.0
+MOST = 4.0
 """Floats of temporaries per parameter. Features and a network of 32 units in one piece are 100."""
 
 NETWORKS = {

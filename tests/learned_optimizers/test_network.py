@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mulo_cli.learned_optimizers import network as network_module
-from mulo_cli.learned_optimizers.features import FeatureGroup, norms_of, sums_of_squares
-from mulo_cli.learned_optimizers.network import Network, network_outputs
+from mulo_cli.learned_optimizers.features import FeatureGroup, norms_of
+from mulo_cli.learned_optimizers.network import Network, is_arithmetic, network_outputs
 from tests.learned_optimizers.draws import float32
 
 INPUTS = 5
@@ -18,14 +17,10 @@ def drawn_network(generator: np.random.Generator, units: int) -> Network:
     return Network(*(jnp.asarray(float32(generator.standard_normal(s))) for s in shapes))
 
 
-def groups_of(values, reduced):
-    """Return groups whose rows are not in order, and the second of which is reduced."""
-    return (FeatureGroup((4, 0, 2), values), FeatureGroup((3, 1), reduced))
-
-
-def outputs(network, values, reduced):
-    groups = groups_of(values, reduced)
-    return jnp.stack(network_outputs(network, groups, norms_of(groups, sums_of_squares(groups))))
+def outputs(network, values, reduced, *, arithmetic):
+    """Run it on groups whose rows are not in order, and the second of which is reduced."""
+    groups = (FeatureGroup((4, 0, 2), tuple(values)), FeatureGroup((3, 1), tuple(reduced)))
+    return jnp.stack(network_outputs(network, groups, norms_of(groups), arithmetic=arithmetic))
 
 
 def drawn_inputs(generator: np.random.Generator, shape):
@@ -35,12 +30,11 @@ def drawn_inputs(generator: np.random.Generator, shape):
 
 
 @pytest.mark.parametrize("shape", [(1200,), (30, 40), (3, 20, 20)])
-@pytest.mark.parametrize("way", ["arithmetic", "products"])
-def test_both_ways_compute_the_network_of_normalised_features(monkeypatch, shape, way):
-    monkeypatch.setattr(network_module, "ARITHMETIC_ELEMENTS", {"arithmetic": 1}.get(way, 10**9))
+@pytest.mark.parametrize("arithmetic", [True, False])
+def test_both_ways_compute_the_network_of_normalised_features(shape, arithmetic):
     generator = np.random.default_rng(7)
     network, (values, reduced) = drawn_network(generator, 8), drawn_inputs(generator, shape)
-    found = jax.jit(lambda *given: outputs(*given))(network, values, reduced)
+    found = jax.jit(lambda *given: outputs(*given, arithmetic=arithmetic))(network, values, reduced)
 
     w0, b0, w1, b1, w2, b2 = (np.asarray(x, np.float64) for x in network)
     features = np.zeros((INPUTS, *shape))
@@ -54,33 +48,16 @@ def test_both_ways_compute_the_network_of_normalised_features(monkeypatch, shape
 
 
 @pytest.mark.parametrize(
-    ("shape", "units", "way"),
+    ("shape", "units", "expected"),
     [
-        ((1000,), 4, "_by_arithmetic"),
-        ((25, 40), 16, "_by_arithmetic"),
-        ((999,), 4, "_by_products"),
-        ((27, 37), 16, "_by_products"),
-        ((25, 40), 17, "_by_products"),
-        ((1000, 1000), 32, "_by_products"),
+        ((1000,), 4, True),
+        ((25, 40), 8, True),
+        ((999,), 4, False),
+        ((27, 37), 8, False),
+        ((25, 40), 9, False),
+        ((1000, 1000), 32, False),
     ],
 )
-def test_arithmetic_is_for_large_tensors_and_small_networks(monkeypatch, shape, units, way):
-    taken = []
-
-    def spy_on(name: str):
-        original = getattr(network_module, name)
-
-        def spy(*given):
-            taken.append(name)
-            return original(*given)
-
-        monkeypatch.setattr(network_module, name, spy)
-
-    spy_on("_by_arithmetic")
-    spy_on("_by_products")
+def test_arithmetic_is_for_large_tensors_and_small_networks(shape, units, expected):
     network = drawn_network(np.random.default_rng(0), units)
-    values = jax.ShapeDtypeStruct((3, *shape), jnp.float32)
-    reduced = jax.ShapeDtypeStruct((2, 1, *shape[1:]), jnp.float32)
-    found = jax.eval_shape(outputs, network, values, reduced)
-    assert taken == [way]
-    assert found.shape == (2, *shape)
+    assert is_arithmetic(network, shape) == expected

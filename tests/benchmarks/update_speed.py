@@ -1,0 +1,141 @@
+"""One update of a learned optimizer beside AdamW's and beside its own matrix products.
+
+    python -m tests.benchmarks.update_speed --sizes 512,1448 --optimizers small_fc_lopt:4,velo:4
+
+Four square matrices, random parameters and gradients, float32; every program is jitted, and
+parameters and state are donated. *AdamW* is `optax.adamw` and `apply_updates` on the same tree.
+*Products* is the three products 28 -> H -> H -> 2 of the per-parameter network over all parameters,
+nothing else: the floor of a network that is too large to be elementwise arithmetic. Programs take
+turns. Temporary memory is that of the compiled program, in floats per parameter.
+"""
+
+import argparse
+import functools
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mulo_cli.learned_optimizers.catalogue import LEARNED_OPTIMIZERS
+from mulo_cli.learned_optimizers.small_fc_lopt import TENSOR_FEATURES
+from mulo_cli.mup.roles import ParamRole, RoleKind
+from mulo_cli.mup.rules import adam_like
+from tests.benchmarks.measuring import (
+    Program,
+    compile_timed,
+    ratio,
+    spread,
+    take_turns,
+    tell,
+    tell_environment,
+)
+
+TENSORS = 4
+
+
+def make_tree(key: jax.Array, size: int, scale: float) -> dict[str, jax.Array]:
+    """Draw four square matrices."""
+    keys = jax.random.split(key, TENSORS)
+    return {f"w{i}": scale * jax.random.normal(k, (size, size)) for i, k in enumerate(keys)}
+
+
+def updating(optimizer: Any, size: int) -> tuple[Program, Any, float]:
+    """Return the update of an optimizer as a program, compiled, and the seconds that took."""
+    params = make_tree(jax.random.key(0), size, 0.02)
+    gradients = make_tree(jax.random.key(1), size, 0.01)
+
+    def step(gradients: Any, state: Any, params: Any) -> Any:
+        updates, state = optimizer.update(gradients, state, params, loss=jnp.float32(1))
+        return optax.apply_updates(params, updates), state
+
+    state = jax.jit(optimizer.init)(params)
+    compiled, seconds = compile_timed(step, gradients, state, params, donate_argnums=(1, 2))
+
+    def run(carried: Any) -> Any:
+        params, state = carried
+        return compiled(gradients, state, params)
+
+    return Program(run, (params, state)), compiled, seconds
+
+
+def learned(name: str, hidden_size: int, size: int) -> Any:
+    """Return a learned optimizer of four hidden matrices, with weights as it is born."""
+    entry = LEARNED_OPTIMIZERS[name]
+    made = entry.make(entry.config(hidden_size=hidden_size), adam_like)
+    role = ParamRole(RoleKind.HIDDEN, (0,), (1,), size, size)
+    roles = {f"w{i}": role for i in range(TENSORS)}
+    return made.build(made.init(jax.random.key(2)), roles, jnp.int32(1_000))
+
+
+def products(hidden_size: int, size: int) -> Program:
+    """Return the three products of the network over all parameters."""
+    shapes = [(TENSOR_FEATURES, hidden_size), (hidden_size, hidden_size), (hidden_size, 2)]
+    weights = [
+        jax.random.normal(jax.random.key(i), shape) / shape[0] ** 0.5
+        for i, shape in enumerate(shapes)
+    ]
+    features = jax.random.normal(jax.random.key(3), (size * size, TENSOR_FEATURES))
+
+    def multiply(features: jax.Array, weights: list[jax.Array]) -> jax.Array:
+        return functools.reduce(jnp.matmul, weights, features)
+
+    compiled, _ = compile_timed(multiply, features, weights)
+
+    def run(_: Any) -> Any:
+        return [compiled(features, weights) for _ in range(TENSORS)]
+
+    return Program(run, None)
+
+
+def measure(name: str, hidden_size: int, size: int, repetitions: int) -> tuple[dict, str]:
+    """Return the figures of one optimizer on four matrices, and their line of the table."""
+    adamw, _, _ = updating(optax.with_extra_args_support(optax.adamw(1e-3)), size)
+    ours, compiled, compile_seconds = updating(learned(name, hidden_size, size), size)
+    programs = {"adamw": adamw, "ours": ours, "products": products(hidden_size, size)}
+    seconds = take_turns(programs, repetitions)
+    parameters = TENSORS * size * size
+    to_adamw = ratio(seconds["ours"], seconds["adamw"])
+    to_products = ratio(seconds["ours"], seconds["products"])
+    temporaries = compiled.memory_analysis().temp_size_in_bytes / 4 / parameters
+    row = {
+        "optimizer": name,
+        "hidden_size": hidden_size,
+        "matrices": [size, size],
+        "milliseconds": {k: [1e3 * x for x in spread(v)] for k, v in seconds.items()},
+        "to_adamw": to_adamw,
+        "to_products": to_products,
+        "temporary_floats_per_parameter": temporaries,
+        "compile_seconds": compile_seconds,
+        "repetitions": repetitions,
+    }
+    line = (
+        f"{name:14s}{hidden_size:4d}{size:6d}{1e3 * spread(seconds['ours']).median:10.1f}"
+        f"{1e3 * spread(seconds['adamw']).median:10.1f}{to_adamw!s:>24}{to_products!s:>22}"
+        f"{temporaries:8.2f}{compile_seconds:8.1f}"
+    )
+    return row, line
+
+
+def main() -> None:
+    """Measure every optimizer at every size; table on stderr, JSON lines on stdout."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="512,1448")
+    parser.add_argument("--optimizers", default="small_fc_lopt:4,small_fc_lopt:32,velo:4")
+    parser.add_argument("--repetitions", type=int, default=15)
+    options = parser.parse_args()
+    tell_environment()
+    print(
+        f"{'optimizer':14s}{'H':>4}{'size':>6}{'ms':>10}{'AdamW ms':>10}{'times AdamW':>24}"
+        f"{'times products':>22}{'temp':>8}{'compile':>8}",
+        file=sys.stderr,
+    )
+    for size in map(int, options.sizes.split(",")):
+        for name in options.optimizers.split(","):
+            architecture, _, hidden_size = name.partition(":")
+            tell(*measure(architecture, int(hidden_size), size, options.repetitions))
+
+
+if __name__ == "__main__":
+    main()
