@@ -15,6 +15,7 @@ SCREEN_LIBRARIES = {"typer", "rich"}
 FLOORS = {
     "types": 0,
     "errors": 0,
+    "folders": 0,
     "results": 0,
     "recipes": 0,
     "mup": 1,

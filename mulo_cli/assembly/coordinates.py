@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 from mulo_cli.assembly.code_digest import code_digest
 from mulo_cli.assembly.optimizers import build_named_optimizer
 from mulo_cli.assembly.shelves import look_up
-from mulo_cli.assembly.tasks import NOTHING, build_evaluation_task
+from mulo_cli.assembly.tasks import NOTHING, build_evaluation_task, with_option
 from mulo_cli.assembly.user_code import UserCodeError, load_function, user_code
 from mulo_cli.assembly.user_networks import PAGE, UserNetwork, refuse_depth, user_network
 from mulo_cli.datasets.base import Dataset
@@ -99,7 +99,7 @@ def with_equal_heads(optimizee: str, widths: Sequence[int], asked: Mapping[str, 
     heads = next(
         number for number in range(usual, 0, -1) if not any(width % number for width in widths)
     )
-    return f"{optimizee}{',' if reference.options else ':'}{HEADS}={heads}"
+    return with_option(optimizee, HEADS, heads)
 
 
 def build_coordinate_optimizer(

@@ -10,7 +10,7 @@ from mulo_cli.artefacts.parity import compute_parity
 from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.assembly.learned import build_learned_optimizer
 from mulo_cli.assembly.shelves import fields_of, look_up
-from mulo_cli.assembly.tasks import build_task
+from mulo_cli.assembly.tasks import build_task, refuse_precision_in_name
 from mulo_cli.gradient_estimators.antithetic import SIGNS, EstimatorConfig
 from mulo_cli.gradient_estimators.base import GradientEstimator
 from mulo_cli.gradient_estimators.catalogue import GRADIENT_ESTIMATORS
@@ -35,6 +35,7 @@ def build_meta_training(recipe: Recipe, *, with_data: bool = True) -> MetaTraini
         UsageError: the recipe names something that no shelf has, or cannot be done.
         DataError: the data set is not there.
     """
+    refuse_precision_in_name(recipe.task)
     dataset = build_dataset(recipe.task.dataset, with_data=with_data)
     learned_optimizer = build_learned_optimizer(recipe.optimizer, recipe.parametrization)
     tasks = tuple(

@@ -23,6 +23,12 @@ USUAL_DATASETS = {"images": "digits", "text": "pydoc"}
 NOTHING: Mapping[str, str] = {}
 """What most optimizers ask of networks."""
 
+PRECISION = "matmul_precision"
+"""The option of every network that a recipe has a key for."""
+
+EXACT = "float32"
+"""The usual precision of matrix products, which names do not tell."""
+
 LENGTH = "length"
 """The option of networks that read text that says how many tokens an example has."""
 
@@ -57,6 +63,7 @@ def build_task(
     Raises:
         UsageError: network and data set do not fit, or an option is not the network's.
     """
+    section = spelled_out(section)
     reference = parse_named(section.optimizee)
     entry = look_up("optimizee", reference.name, OPTIMIZEES)
     _refuse_misfits(section, entry, dataset)
@@ -77,6 +84,7 @@ def build_evaluation_task(
     asked: Mapping[str, str] = NOTHING,
 ) -> EvaluationTask:
     """Build the task of one width with the facts that evaluation rows tell; as `build_task`."""
+    section = spelled_out(section)
     return EvaluationTask(
         task=build_task(section, dataset, width, parametrization, asked),
         test_data=dataset.splits["test"],
@@ -88,6 +96,37 @@ def build_evaluation_task(
         batch_size=section.batch_size,
         digest=dataset.digest,
     )
+
+
+def spelled_out(section: TaskSection) -> TaskSection:
+    """Return a section whose network's name tells the precision of its products, as rows do.
+
+    Raises:
+        UsageError: the name tells it already.
+    """
+    if section.matmul_precision == EXACT:
+        return section
+    refuse_precision_in_name(section)
+    optimizee = with_option(section.optimizee, PRECISION, section.matmul_precision)
+    return dataclasses.replace(section, optimizee=optimizee, matmul_precision=EXACT)
+
+
+def refuse_precision_in_name(section: TaskSection) -> None:
+    """Let a recipe tell the precision of matrix products in one place.
+
+    Raises:
+        UsageError: the network's name tells it.
+    """
+    if PRECISION in parse_named(section.optimizee).options:
+        raise UsageError(
+            f"task.optimizee = {section.optimizee!r} tells {PRECISION}",
+            f"in a recipe that is a key of its own: task.{PRECISION}",
+        )
+
+
+def with_option(network: str, key: str, value: str | int) -> str:
+    """Return a network's name with one more option."""
+    return f"{network}{',' if parse_named(network).options else ':'}{key}={value}"
 
 
 def _network_of(

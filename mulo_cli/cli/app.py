@@ -1,5 +1,6 @@
 """`mulo`: its commands, and what happens around every one of them."""
 
+import os
 import sys
 from importlib import metadata
 from typing import Annotated
@@ -21,6 +22,7 @@ from mulo_cli.cli.commands.tasks import tasks
 from mulo_cli.cli.commands.tune_adam import EXAMPLES as TUNE_ADAM_EXAMPLES
 from mulo_cli.cli.commands.tune_adam import tune_adam
 from mulo_cli.cli.commands.weights import weights
+from mulo_cli.cli.compiled_programs import keep_compiled_programs
 from mulo_cli.cli.interrupts import Terminated
 from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.render import (
@@ -75,6 +77,7 @@ def _options(
 def main() -> None:
     """Run the command line and exit with the command's code."""
     silence_libraries()
+    keep_compiled_programs(os.environ)
     code = run(Terminal())
     everything_read = flush_stdout()
     sys.exit(code if everything_read or code else ExitCode.READER_LEFT)

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from mulo_cli.datasets.mapped import RESIDENT_LIMIT, MappedRows
 from mulo_cli.datasets.options import DatasetOptions, Feed, Unit
 from mulo_cli.datasets.text import LENGTH, line_batch, stream_batch
 from mulo_cli.errors import DataError, shortened
+from mulo_cli.folders import user_caches
 from mulo_cli.types import Data
 
 FOLDER_VARIABLE = "MULO_DATA_DIR"
@@ -112,13 +112,7 @@ def data_folder() -> Path:
     """Return where prepared sets are: `MULO_DATA_DIR`, else the user's folder for caches."""
     if said := os.environ.get(FOLDER_VARIABLE):
         return Path(said).expanduser()
-    if sys.platform == "win32":
-        caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        caches = Path.home() / "Library" / "Caches"
-    else:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return caches / "mulo" / "data"
+    return user_caches() / "mulo" / "data"
 
 
 def is_prepared(folder: Path) -> bool:

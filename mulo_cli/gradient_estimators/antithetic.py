@@ -183,14 +183,25 @@ def _in_blocks(
     state: PairState,
     config: EstimatorConfig,
 ) -> tuple[PairState, PairOutcome]:
-    """Map over all pairs, one compiled block of `pairs_per_block` after another."""
-    blocks = config.pairs // config.pairs_per_block
-    pairs = (jnp.arange(config.pairs), state)
-    if blocks == 1:
-        return jax.vmap(per_pair)(*pairs)
-    shaped = jax.tree.map(lambda x: x.reshape(blocks, config.pairs_per_block, *x.shape[1:]), pairs)
-    results = jax.lax.map(lambda block: jax.vmap(per_pair)(*block), shaped)
-    return jax.tree.map(lambda x: x.reshape(config.pairs, *x.shape[2:]), results)
+    """Map over all pairs, one compiled block of `pairs_per_block` after another.
+
+    The state is carried, so that it is there once: each block overwrites its own part.
+    """
+    size = config.pairs_per_block
+    if size == config.pairs:
+        return jax.vmap(per_pair)(jnp.arange(size), state)
+
+    def advance_block(state: PairState, first: Int[Array, ""]) -> tuple[PairState, PairOutcome]:
+        before = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), state)
+        after, outcome = jax.vmap(per_pair)(first + jnp.arange(size), before)
+
+        def put(whole: Array, part: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(whole, part, first, axis=0)
+
+        return jax.tree.map(put, state, after), outcome
+
+    state, outcomes = jax.lax.scan(advance_block, state, jnp.arange(0, config.pairs, size))
+    return state, jax.tree.map(lambda x: x.reshape(config.pairs, *x.shape[2:]), outcomes)
 
 
 def _summary(outcomes: PairOutcome, gradient: Theta) -> EstimateInfo:

@@ -153,4 +153,5 @@ def _ema(average: Array, decays: Float[Concrete, " S"], value: Array) -> Array:
 
 
 def _blend(average: Array, decay: Float[Concrete, "..."], value: Array) -> Array:
+    decay = jnp.asarray(decay)
     return decay * average + (1.0 - decay) * value

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from mulo_cli.learned_optimizers.features import FeatureGroup, Norms
 
-ARITHMETIC_ELEMENTS = 1_000
+ARITHMETIC_ELEMENTS = 100
 """Smallest tensor that runs a small network as arithmetic. Less does not repay compiling it."""
 
 ARITHMETIC_UNITS = 8
@@ -93,7 +93,10 @@ def _units(inputs: Inputs, bias: Float[Array, " H"]) -> list[Float[Array, "*p"]]
     """Return the sums of one layer, one array per unit; what repeats is summed unrepeated."""
     return [
         bias[unit]
-        + sum(sum(weights[i, unit] * x for i, x in enumerate(values)) for weights, values in inputs)
+        + sum(
+            sum(weight * x for weight, x in zip(weights[:, unit], values, strict=True))
+            for weights, values in inputs
+        )
         for unit in range(bias.size)
     ]
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,14 @@ from mulo_cli.artefacts.trees import tree_checksum
 from mulo_cli.errors import NumericalError
 from mulo_cli.gradient_estimators.base import GradientEstimator
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
-from mulo_cli.meta_training.checkpoints import BestTheta, Checkpoints, RunState
+from mulo_cli.meta_training.checkpoints import BestTheta, Checkpoints, Restored, RunState
 from mulo_cli.meta_training.meta_step import (
+    MetaState,
     MetaStepInfo,
     make_init,
     make_meta_step,
 )
+from mulo_cli.meta_training.programs import CompileLater, Program, side_by_side
 from mulo_cli.meta_training.validation import ValidationConfig, ValidationLosses, make_validators
 from mulo_cli.mup.roles import leaf_name
 from mulo_cli.results.records import MetaStepRecord, ValidationRecord
@@ -102,30 +104,29 @@ def meta_train(
         CheckpointError: the run cannot be saved or read back.
     """
     root = jax.random.key(training.seed)
-    state, begun = _begin(training, checkpoints, root)
+    init = make_init(training.learned_optimizer, training.estimators, training.optimizer)
+    shapes = jax.eval_shape(init, root)
+    restored = checkpoints.restore_latest(_shapes_of_run(shapes))
+    begun = _begun(restored)
     yield begun
-    meta_step = make_meta_step(training.estimators, training.optimizer)
-    validators = make_validators(training.tasks, training.learned_optimizer, training.validation)
-    data = tuple(jax.tree.map(jnp.asarray, task.data) for task in training.tasks)
     step, finished = begun.step, False
-    while not should_stop():
-        if step % training.validation.every == 0 or step == training.steps:
-            losses = [v(state.meta.theta, root, d) for v, d in zip(validators, data, strict=True)]
-            state, record = _judge(training.tasks, state, jax.device_get(losses), step)
+    with side_by_side() as compile_later:
+        first = None if restored else compile_later(init, root)
+        programs = _compile(training, shapes, root, compile_later)
+        state = restored.state if restored else _first_state(cast(Program, first)(root))
+        while not should_stop():
+            if step % training.validation.every == 0 or step == training.steps:
+                losses = jax.device_get(programs.validate(state.meta.theta))
+                state, record = _judge(training.tasks, state, losses, step)
+                yield record
+            finished = step == training.steps
+            if finished or should_stop():
+                break
+            state, record = _advance(training, programs, state, step)
             yield record
-        finished = step == training.steps
-        if finished or should_stop():
-            break
-        started = time.perf_counter()
-        meta, info = meta_step(state.meta, root, data)
-        info = jax.device_get(info)
-        state = RunState(meta, state.best)
-        _refuse_non_finite(state.meta.theta, info)
-        rate = training.inner_steps / (time.perf_counter() - started)
-        yield _step_record(training.tasks, step, info, rate)
-        step += 1
-        if step % training.checkpoint_every == 0:
-            checkpoints.save(state)
+            step += 1
+            if step % training.checkpoint_every == 0:
+                checkpoints.save(state)
     if step % training.checkpoint_every or step == 0:
         checkpoints.save(state)
     yield Ended(
@@ -138,24 +139,70 @@ def meta_train(
     )
 
 
-def _begin(
-    training: MetaTraining, checkpoints: Checkpoints, root: jax.Array
-) -> tuple[RunState, Begun]:
-    """Read the newest checkpoint back, or start anew."""
-    init = make_init(training.learned_optimizer, training.estimators, training.optimizer)
+class _Programs(NamedTuple):
+    """What the loop calls; the first call of each may wait for its compilation."""
 
-    def init_run(root: jax.Array) -> RunState:
-        meta = init(root)
-        # a copy: the meta-step donates its theta
-        theta = jax.tree.map(jnp.copy, meta.theta)
-        return RunState(meta, BestTheta(theta, jnp.float32(jnp.inf), jnp.int32(0)))
+    meta_step: Callable[[MetaState], tuple[MetaState, MetaStepInfo]]
+    validate: Callable[[Theta], list[ValidationLosses]]
 
-    restored = checkpoints.restore_latest(jax.eval_shape(init_run, root))
+
+def _compile(
+    training: MetaTraining, shapes: MetaState, root: jax.Array, compile_later: CompileLater
+) -> _Programs:
+    """Trace all programs and begin to compile them, the longest one first."""
+    data = tuple(jax.tree.map(jnp.asarray, task.data) for task in training.tasks)
+    meta_step = make_meta_step(training.estimators, training.optimizer)
+    step_program = compile_later(meta_step, shapes, root, data)
+    validators = make_validators(training.tasks, training.learned_optimizer, training.validation)
+    validations = [
+        compile_later(validate, shapes.theta, root, of_task)
+        for validate, of_task in zip(validators, data, strict=True)
+    ]
+
+    def validate(theta: Theta) -> list[ValidationLosses]:
+        return [v(theta, root, of_task) for v, of_task in zip(validations, data, strict=True)]
+
+    return _Programs(lambda state: step_program(state, root, data), validate)
+
+
+def _advance(
+    training: MetaTraining, programs: _Programs, state: RunState, step: int
+) -> tuple[RunState, MetaStepRecord]:
+    """Do one meta-step."""
+    started = time.perf_counter()
+    meta, info = programs.meta_step(state.meta)
+    info = jax.device_get(info)
+    _refuse_non_finite(meta.theta, info)
+    rate = training.inner_steps / (time.perf_counter() - started)
+    return RunState(meta, state.best), _step_record(training.tasks, step, info, rate)
+
+
+def _begun(restored: Restored | None) -> Begun:
+    """Say where the run goes on."""
     if restored is None:
-        return init_run(root), Begun(0, (), None)
+        return Begun(0, (), None)
     best = restored.state.best
     known = (float(best.loss), int(best.step)) if np.isfinite(best.loss) else None
-    return restored.state, Begun(int(restored.state.meta.step), restored.damaged, known)
+    return Begun(int(restored.state.meta.step), restored.damaged, known)
+
+
+def _first_state(meta: MetaState) -> RunState:
+    return RunState(meta, _best(meta.theta, float("inf"), 0))
+
+
+def _shapes_of_run(meta: MetaState) -> RunState:
+    """Return the shapes of a run's whole state."""
+
+    def run(meta: MetaState) -> RunState:
+        return RunState(meta, BestTheta(meta.theta, jnp.float32(0), jnp.int32(0)))
+
+    return jax.eval_shape(run, meta)
+
+
+def _best(theta: Theta, loss: float, step: int) -> BestTheta:
+    """Keep a copy of theta: the meta-step donates its own."""
+    copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), theta)
+    return BestTheta(*jax.device_put((copy, np.float32(loss), np.int32(step))))
 
 
 def _judge(
@@ -166,8 +213,7 @@ def _judge(
     # a theta that is validated again after resuming is the best once more
     better = loss < float(state.best.loss) or step == int(state.best.step)
     if better:
-        theta = jax.tree.map(jnp.copy, state.meta.theta)
-        state = state._replace(best=BestTheta(theta, jnp.float32(loss), jnp.int32(step)))
+        state = state._replace(best=_best(state.meta.theta, loss, step))
     record = ValidationRecord(
         step=step,
         mean_loss={t.name: float(of.mean) for t, of in zip(tasks, losses, strict=True)},

@@ -6,14 +6,15 @@ validation, so that two thetas are compared on equal terms.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from mulo_cli.inner_training.state import init_inner_state
-from mulo_cli.inner_training.unroll import unroll
+from mulo_cli.inner_training.state import InnerState, init_inner_state
+from mulo_cli.inner_training.step import inner_step
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.meta_training.meta_step import Stream, stream
 from mulo_cli.tasks.base import Task
@@ -63,15 +64,21 @@ def _make_validator(
 ) -> Validate:
     def validate(theta: Theta, root: PRNGKey, data: Data) -> ValidationLosses:
         optimizer = learned_optimizer.build(theta, task.roles, jnp.int32(config.steps))
-        steps = jnp.arange(config.steps)
 
-        def train(key: PRNGKey) -> Float[Array, " steps"]:
-            key_init, key_data = jax.random.split(key)
-            state = init_inner_state(task, optimizer, key_init)
-            return unroll(task, optimizer, state, data, key_data, steps)[1]
+        def start(key: PRNGKey) -> InnerState:
+            return init_inner_state(task, optimizer, key)
+
+        def step(
+            states: InnerState, number: Int[Array, ""]
+        ) -> tuple[InnerState, Float[Array, " seeds"]]:
+            batches = jax.vmap(task.batch, (None, 0, None))(data, keys_data, number)
+            return jax.vmap(partial(inner_step, task, optimizer))(states, batches)
 
         keys = jax.random.split(stream(root, Stream.VALIDATION), config.seeds)
-        losses = bounded(jax.vmap(train)(keys), task.loss_ceiling)
-        return ValidationLosses(jnp.mean(losses), jnp.mean(losses[:, -config.window :]))
+        keys_init, keys_data = jax.vmap(jax.random.split, out_axes=1)(keys)
+        # networks side by side within each step: a loop that is vmapped is traced twice over
+        losses = jax.lax.scan(step, jax.vmap(start)(keys_init), jnp.arange(config.steps))[1]
+        losses = bounded(losses, task.loss_ceiling)
+        return ValidationLosses(jnp.mean(losses), jnp.mean(losses[-config.window :]))
 
     return jax.jit(validate)

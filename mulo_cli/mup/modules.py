@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import flax.linen as nn
-from flax.typing import Initializer
+import jax
+from flax.typing import DotGeneralT, Initializer
 from jaxtyping import Array, Float
 
 from mulo_cli.errors import UsageError
@@ -22,11 +23,13 @@ class Readout(nn.Module):
 
     Attributes:
         features: number of outputs `C`, which does not grow with width.
+        dot_general: how its product is done; None: as jax does it.
     """
 
     features: int
     kernel_init: nn.initializers.Initializer = zeros
     bias_init: nn.initializers.Initializer = unit_normal
+    dot_general: DotGeneralT | None = None
 
     @nn.compact
     def __call__(self, x_BxD: Float[Array, "... D"]) -> Float[Array, "... C"]:
@@ -34,7 +37,9 @@ class Readout(nn.Module):
         fan_in = x_BxD.shape[-1]
         kernel_DxC = self.param("kernel", self.kernel_init, (fan_in, self.features))
         bias_C = self.param("bias", self.bias_init, (self.features,))
-        return (x_BxD @ kernel_DxC + bias_C) / fan_in
+        dot_general = self.dot_general or jax.lax.dot_general
+        by_features = (((x_BxD.ndim - 1,), (0,)), ((), ()))
+        return (dot_general(x_BxD, kernel_DxC, by_features) + bias_C) / fan_in
 
 
 STARTS: Mapping[str, Mapping[str, Initializer]] = {
@@ -45,7 +50,11 @@ STARTS: Mapping[str, Mapping[str, Initializer]] = {
 
 
 def last_layer(
-    features: int, parametrization: Parametrization, start: str, standard: Initializer
+    features: int,
+    parametrization: Parametrization,
+    start: str,
+    standard: Initializer,
+    dot_general: DotGeneralT | None = None,
 ) -> nn.Module:
     """Return the layer called `readout` of a network under a parametrization.
 
@@ -54,6 +63,7 @@ def last_layer(
         parametrization: of the network.
         start: `zeros` or `normal`; empty is the parametrization's own. SP has but one.
         standard: of the weights under SP.
+        dot_general: how its product is done; None: as jax does it.
 
     Raises:
         UsageError: there is no such start.
@@ -62,8 +72,8 @@ def last_layer(
     if start and start not in STARTS["mup"]:
         raise UsageError(f"readout={start} is unknown", f"known are: {', '.join(STARTS['mup'])}")
     if not starts:
-        return nn.Dense(features, kernel_init=standard, name="readout")
+        return nn.Dense(features, kernel_init=standard, dot_general=dot_general, name="readout")
     kernel_init = starts[start or next(iter(starts))]
     if parametrization == "spectral":
-        return nn.Dense(features, kernel_init=kernel_init, name="readout")
-    return Readout(features, kernel_init=kernel_init, name="readout")
+        return nn.Dense(features, kernel_init=kernel_init, dot_general=dot_general, name="readout")
+    return Readout(features, kernel_init=kernel_init, dot_general=dot_general, name="readout")

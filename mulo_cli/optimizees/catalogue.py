@@ -33,10 +33,16 @@ class OptimizeeEntry:
     length: int = 0
 
 
-MULTIPLIERS = {"input_mult": float, "output_mult": float, "readout": str}
+COMMON = {
+    "input_mult": float,
+    "output_mult": float,
+    "readout": str,
+    "matmul_precision": str,
+    "stacked": bool,
+}
 """Options of every network."""
 
-BLOCKS = {"heads": int, "ffn_multiple": int, "stacked": bool, "depth_power": float, **MULTIPLIERS}
+BLOCKS = {"heads": int, "ffn_multiple": int, "depth_power": float, **COMMON}
 """Options of every transformer."""
 
 LANGUAGE_MODEL = OptimizeeEntry(
@@ -48,7 +54,7 @@ LANGUAGE_MODEL = OptimizeeEntry(
 )
 
 OPTIMIZEES: Mapping[str, OptimizeeEntry] = {
-    "mlp": OptimizeeEntry(MLP, reads="images", options={"stacked": bool, **MULTIPLIERS}),
+    "mlp": OptimizeeEntry(MLP, reads="images", options=COMMON),
     "vit": OptimizeeEntry(
         ViT,
         reads="images",

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from mulo_cli.mup.initializers import truncated_fan_in, unit_normal, zeros
 from mulo_cli.mup.modules import Parametrization, last_layer
+from mulo_cli.optimizees.precision import dot_general_in
 from mulo_cli.optimizees.stacking import repeat
 
 STACKED_FROM = 8
@@ -28,6 +29,7 @@ class MLP(nn.Module):
         input_mult: multiplies the first pre-activation (1 in every published muLO); may be traced.
         output_mult: multiplies the logits (1 in every published muLO); may be traced.
         stacked: whether hidden layers are kept in one array per leaf; None: in deep networks.
+        matmul_precision: of matrix products: `float32`, or `bfloat16` for rounded factors.
     """
 
     width: int
@@ -38,6 +40,7 @@ class MLP(nn.Module):
     input_mult: float | Float[Array, ""] = 1.0
     output_mult: float | Float[Array, ""] = 1.0
     stacked: bool | None = None
+    matmul_precision: str = "float32"
 
     @property
     def mup(self) -> bool:
@@ -57,10 +60,20 @@ class MLP(nn.Module):
             after=jax.nn.relu,
         )
         readout = last_layer(
-            self.num_classes, self.parametrization, self.readout, standard=truncated_fan_in
+            self.num_classes,
+            self.parametrization,
+            self.readout,
+            standard=truncated_fan_in,
+            dot_general=dot_general_in(self.matmul_precision),
         )
         return self.output_mult * readout(x_BxD)
 
     def _dense(self, features: int, name: str) -> nn.Dense:
         bias_init = unit_normal if self.mup else zeros
-        return nn.Dense(features, kernel_init=truncated_fan_in, bias_init=bias_init, name=name)
+        return nn.Dense(
+            features,
+            kernel_init=truncated_fan_in,
+            bias_init=bias_init,
+            dot_general=dot_general_in(self.matmul_precision),
+            name=name,
+        )

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from mulo_cli.mup.modules import Parametrization, last_layer
 from mulo_cli.optimizees.depth import block_multipliers, branch_multiplier
+from mulo_cli.optimizees.precision import dot_general_in
 from mulo_cli.optimizees.stacking import repeat
 from mulo_cli.optimizees.transformer import MUP, SP, Block, Scheme
 
@@ -31,6 +32,7 @@ class TransformerLM(nn.Module):
         readout: how the readout starts under muP, `zeros` or `normal`; empty: the usual way.
         input_mult: multiplies what the first block reads; may be traced.
         output_mult: multiplies the logits; may be traced.
+        matmul_precision: of matrix products: `float32`, or `bfloat16` for rounded factors.
     """
 
     width: int
@@ -44,6 +46,7 @@ class TransformerLM(nn.Module):
     readout: str = ""
     input_mult: float | Float[Array, ""] = 1.0
     output_mult: float | Float[Array, ""] = 1.0
+    matmul_precision: str = "float32"
 
     @property
     def mup(self) -> bool:
@@ -63,7 +66,7 @@ class TransformerLM(nn.Module):
     @nn.compact
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L C"]:
         """Map tokens to the logits of each position's next one."""
-        scheme = self.scheme
+        scheme, dot_general = self.scheme, dot_general_in(self.matmul_precision)
         embed = nn.Embed(
             self.num_classes, self.width, embedding_init=scheme.embedding, name="embed"
         )
@@ -75,6 +78,7 @@ class TransformerLM(nn.Module):
             causal=True,
             scheme=scheme,
             branch_multiplier=branch_multiplier(self.depth, self.depth_power),
+            dot_general=dot_general,
         )
         x = repeat(
             lambda name: block(name=name),
@@ -85,6 +89,10 @@ class TransformerLM(nn.Module):
         )
         x = nn.LayerNorm(name="norm")(x)
         readout = last_layer(
-            self.num_classes, self.parametrization, self.readout, standard=scheme.weight
+            self.num_classes,
+            self.parametrization,
+            self.readout,
+            standard=scheme.weight,
+            dot_general=dot_general,
         )
         return self.output_mult * readout(x)

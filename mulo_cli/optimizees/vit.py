@@ -15,6 +15,7 @@ from mulo_cli.errors import UsageError
 from mulo_cli.mup.initializers import zeros
 from mulo_cli.mup.modules import Parametrization, last_layer
 from mulo_cli.optimizees.depth import block_multipliers, branch_multiplier
+from mulo_cli.optimizees.precision import dot_general_in
 from mulo_cli.optimizees.stacking import repeat
 from mulo_cli.optimizees.transformer import MUP, SP, Block
 
@@ -42,6 +43,7 @@ class ViT(nn.Module):
         readout: how the readout starts under muP, `zeros` or `normal`; empty: the usual way.
         input_mult: multiplies what the first block reads; may be traced.
         output_mult: multiplies the logits; may be traced.
+        matmul_precision: of matrix products: `float32`, or `bfloat16` for rounded factors.
     """
 
     width: int
@@ -57,6 +59,7 @@ class ViT(nn.Module):
     readout: str = ""
     input_mult: float | Float[Array, ""] = 1.0
     output_mult: float | Float[Array, ""] = 1.0
+    matmul_precision: str = "float32"
 
     @property
     def mup(self) -> bool:
@@ -75,8 +78,14 @@ class ViT(nn.Module):
             raise UsageError(
                 f"pooling={self.pooling} is unknown", f"known are: {', '.join(POOLINGS)}"
             )
-        scheme = MUP if self.mup else SP
-        embed = nn.Dense(self.width, kernel_init=scheme.weight, bias_init=scheme.bias, name="embed")
+        scheme, dot_general = MUP if self.mup else SP, dot_general_in(self.matmul_precision)
+        embed = nn.Dense(
+            self.width,
+            kernel_init=scheme.weight,
+            bias_init=scheme.bias,
+            dot_general=dot_general,
+            name="embed",
+        )
         x = embed(cut_into_patches(images, self.patch))
         if self.pooling == "token":
             token = self.param("class_token", zeros, (self.width,))
@@ -89,6 +98,7 @@ class ViT(nn.Module):
             causal=False,
             scheme=scheme,
             branch_multiplier=branch_multiplier(self.depth, self.depth_power),
+            dot_general=dot_general,
         )
         x = repeat(
             lambda name: block(name=name),
@@ -100,7 +110,11 @@ class ViT(nn.Module):
         x = nn.LayerNorm(name="norm")(x)
         pooled = x[:, 0] if self.pooling == "token" else jnp.mean(x, axis=1)
         readout = last_layer(
-            self.num_classes, self.parametrization, self.readout, standard=scheme.weight
+            self.num_classes,
+            self.parametrization,
+            self.readout,
+            standard=scheme.weight,
+            dot_general=dot_general,
         )
         return self.output_mult * readout(pooled)
 

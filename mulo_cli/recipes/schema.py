@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 Parametrization: TypeAlias = Literal["mup", "sp"]
 Scale: TypeAlias = Literal["desk", "paper", "custom"]
+MatmulPrecision: TypeAlias = Literal["float32", "bfloat16"]
 PositiveInt: TypeAlias = Annotated[int, Field(gt=0)]
 Rate: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -66,6 +67,8 @@ class TaskSection:
     widths: Annotated[list[PositiveInt], Field(min_length=1)]
     depth: PositiveInt
     batch_size: PositiveInt
+    matmul_precision: MatmulPrecision = "float32"
+    """Of the networks' matrix products. It has a default because older recipes do not tell it."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "TaskSection":

@@ -1,7 +1,7 @@
 """The folder of one meta-training run: what lies where, and whether it may be used.
 
 recipe.toml        the resolved recipe
-environment.json   versions, machine and devices
+environment.json   under what it began (versions, machine, settings), and what has changed since
 metrics.jsonl      one line per meta-step and per meta-validation
 checkpoints/       everything needed to resume
 artefact/          the result: theta and its card; there only when the run is finished
@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from mulo_cli.errors import OutputError
+from mulo_cli.results.environment import environment_changes
 from mulo_cli.results.store import append_record, keep_only, not_writable, read_lines, replace_text
 
 BEGINNINGS = ("environment.json",)
 """What a run that was cut off while it began may have left."""
+
+
+RESUMED_UNDER = "resumed_under"
+"""Key of the environment: what was another whenever the run was resumed elsewhere."""
 
 
 RUNS = Path("runs")
@@ -107,13 +112,29 @@ class RunDirectory:
         """Write versions and machine."""
         replace_text(self.environment, json.dumps(environment, indent=2) + "\n")
 
-    def environment_changes(self, now: dict[str, Any]) -> list[str]:
-        """Name what has changed since the run was begun, as `key: then -> now`."""
-        try:
-            then = json.loads(self.environment.read_text("utf-8"))
-        except (OSError, ValueError):
+    def note_environment(self, now: dict[str, Any]) -> list[str]:
+        """Write under what a run begins; of one that is resumed, add and name what has changed.
+
+        Returns:
+            What bits may depend on and is not as it was when the run began, as `key: then -> now`.
+        """
+        begun = self._environment_at_the_beginning()
+        if begun is None:
+            self.write_environment(now)
             return []
-        return [f"{k}: {then.get(k)} -> {v}" for k, v in now.items() if then.get(k) != v]
+        changes = environment_changes(begun, now)
+        noted = begun.get(RESUMED_UNDER, [])
+        if changes and changes not in noted:
+            self.write_environment({**begun, RESUMED_UNDER: [*noted, changes]})
+        return [f"{key}: {begun[key]} -> {value}" for key, value in changes.items()]
+
+    def _environment_at_the_beginning(self) -> dict[str, Any] | None:
+        """Return what was written when the run began; None if there is no run, or if it is lost."""
+        try:
+            begun = json.loads(self.environment.read_text("utf-8")) if self.exists() else None
+        except (OSError, ValueError):
+            return None
+        return begun if isinstance(begun, dict) else None
 
     def append(self, record: Any) -> None:
         """Append one record to the metrics."""

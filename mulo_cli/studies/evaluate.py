@@ -1,5 +1,7 @@
 """Evaluate optimizers: train networks of several seeds side by side and record what happened.
 
+Seeds train in groups, each in lanes of one program; on a CPU several groups at once.
+
 Definitions (ours; the papers give none): the smoothed loss at step s is the mean training loss of
 the `window` steps up to s; a run has diverged at its first step with a non-finite loss.
 """
@@ -7,16 +9,26 @@ the `window` steps up to s; a run has diverged at its first step with a non-fini
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
 from mulo_cli.inner_training.state import InnerState
+from mulo_cli.inner_training.traced import size_in_bytes
 from mulo_cli.optimizers.base import MakeOptimizer
 from mulo_cli.results.records import NOWHERE, EvaluationIdentity, EvaluationRow, SuitePlace
+from mulo_cli.studies.lane_count import (
+    PROGRAM_BYTES,
+    UNKNOWN,
+    compiled_bytes,
+    largest_programs,
+    most_lanes,
+    waves_at_once,
+)
 from mulo_cli.studies.lanes import lane_programs, seed_keys, segments
+from mulo_cli.studies.side_by_side import side_by_side
 from mulo_cli.tasks.base import Task
 from mulo_cli.types import Data, Hyper
 
@@ -147,32 +159,86 @@ def identities(
 
 
 def evaluate(
-    task: EvaluationTask, optimizer: NamedOptimizer, config: EvaluationConfig, code_version: str
+    task: EvaluationTask,
+    optimizer: NamedOptimizer,
+    config: EvaluationConfig,
+    code_version: str,
+    budget: int = UNKNOWN,
 ) -> Iterator[Progress | EvaluationRow]:
-    """Train one network per seed, all in one compiled program, and yield a row for each.
+    """Train one network per seed, a group of seeds in one compiled program; yield a row for each.
 
     The program trains a segment at a time; a `Progress` after each is the caller's opportunity to
-    stop. What is trained does not depend on how it is cut.
+    stop, and tells the mean number of steps over all networks. What is trained depends neither on
+    how it is cut nor on the budget.
+
+    Args:
+        task: what is trained.
+        optimizer: trains it.
+        config: how.
+        code_version: told in rows.
+        budget: bytes that groups which train at once may take; one may always train.
     """
-    start, train, measure = _compile(task, optimizer, config)
-    hyper, data = optimizer.hyper, task.task.data
-    lanes = start(seed_keys(range(config.seeds)), hyper)
-    losses, began = [], time.perf_counter()
-    for steps in segments(config.steps):
-        lanes, of_segment = train(lanes, hyper, data, steps)
-        losses.append(np.asarray(of_segment))
-        yield Progress(int(steps[-1]) + 1, float(np.mean(losses[-1])))
-    seconds_per_step = (time.perf_counter() - began) / (config.steps * config.seeds)
-    accuracy = measure(lanes, hyper, task.test_data)
-    of_seeds = np.concatenate(losses, axis=1)
+    programs = _compile(task, optimizer, config)
+    seeds = range(config.seeds)
+    groups = [seeds[i : i + programs.lanes] for i in seeds[:: programs.lanes]]
+    at_once = min(len(groups), waves_at_once(programs.memory, budget))
+    trainings = (_train_group(task, optimizer, config, programs, group) for group in groups)
+    done, rows = 0, {}
+    for told in side_by_side(trainings, at_once):
+        if isinstance(told, _Segment):
+            done += told.network_steps
+            yield Progress(done // config.seeds, told.loss)
+        else:
+            share = told.seconds / (config.steps * len(told.seeds) * at_once)
+            rows |= {seed: {**of, "seconds_per_step": share} for seed, of in told.rows.items()}
     for told in identities(task, optimizer, config, code_version):
-        yield EvaluationRow(
-            **vars(told),
-            **summarise_losses(of_seeds[told.seed], config.window, config.at),
+        yield EvaluationRow(**vars(told), **rows[told.seed])
+
+
+class _Segment(NamedTuple):
+    """What a group tells after a segment: steps of all its networks, and their mean loss."""
+
+    network_steps: int
+    loss: float
+
+
+class _Trained(NamedTuple):
+    """What a group tells at its end: seconds of its training, and seed -> fields of its row."""
+
+    seeds: range
+    seconds: float
+    rows: dict[int, dict[str, Any]]
+
+
+def _train_group(
+    task: EvaluationTask,
+    optimizer: NamedOptimizer,
+    config: EvaluationConfig,
+    programs: "_Programs",
+    group: range,
+) -> Iterator[_Segment | _Trained]:
+    """Train the networks of some seeds; lanes too many do what the first one does."""
+    hyper, data, used = optimizer.hyper, task.task.data, len(group)
+    filled = [*group, *[group[0]] * (programs.lanes - used)]
+    lanes = programs.start(seed_keys(filled), hyper)
+    losses, seconds = [], 0.0
+    for steps in segments(config.steps):
+        began = time.perf_counter()
+        lanes, of_segment = programs.train[steps.size](lanes, hyper, data, steps)
+        losses.append(np.asarray(of_segment)[:used])
+        seconds += time.perf_counter() - began
+        yield _Segment(used * steps.size, float(np.mean(losses[-1])))
+    accuracy = np.asarray(programs.measure(lanes, hyper, task.test_data))
+    of_seeds = np.concatenate(losses, axis=1)
+    rows = {
+        seed: {
+            **summarise_losses(of_seeds[place], config.window, config.at),
             **sizes(lanes.state),
-            test_accuracy=float(accuracy[told.seed]),
-            seconds_per_step=seconds_per_step,
-        )
+            "test_accuracy": float(accuracy[place]),
+        }
+        for place, seed in enumerate(group)
+    }
+    yield _Trained(group, seconds, rows)
 
 
 def summarise_losses(
@@ -213,20 +279,46 @@ def sizes(states: InnerState) -> dict[str, Any]:
     }
 
 
-def _compile(
-    task: EvaluationTask, named: NamedOptimizer, config: EvaluationConfig
-) -> tuple[Callable, Callable, Callable]:
-    """Return the three programs of a training: start, train a segment, measure test accuracy.
+class _Programs(NamedTuple):
+    """Compiled for a group of seeds: start, train a segment of that many steps, test accuracy."""
 
-    All segments' lengths are compiled before the clock starts.
+    lanes: int
+    memory: int
+    start: Callable
+    train: Mapping[int, Callable]
+    measure: Callable
+
+
+def _compile(task: EvaluationTask, named: NamedOptimizer, config: EvaluationConfig) -> _Programs:
+    """Compile the programs of a group before any clock starts.
+
+    How many seeds it has is a function of what is asked for alone.
     """
-    programs = lane_programs(task.task, named.make, config.steps)
-    start = jax.jit(jax.vmap(programs.start, (0, None)))
-    train = jax.jit(jax.vmap(programs.train, (0, None, None, None)), donate_argnums=0)
-    measure = jax.jit(jax.vmap(programs.test_accuracy, (0, None, None)))
-    lanes = jax.eval_shape(start, seed_keys(range(config.seeds)), named.hyper)
-    compiled = {
-        steps.size: train.lower(lanes, named.hyper, task.task.data, steps).compile()
-        for steps in segments(config.steps)
-    }
-    return start, lambda *given: compiled[given[-1].size](*given), measure
+    lane = lane_programs(task.task, named.make, config.steps)
+    data, hyper = task.task.data, named.hyper
+
+    def compile_lanes(lanes: int) -> _Programs:
+        keys = seed_keys(range(lanes))
+        start = jax.jit(jax.vmap(lane.start, (0, None))).lower(keys, hyper)
+        train = jax.jit(jax.vmap(lane.train, (0, None, None, None)), donate_argnums=0)
+        measure = jax.jit(jax.vmap(lane.test_accuracy, (0, None, None)))
+        trains = {
+            steps.size: train.lower(start.out_info, hyper, data, steps).compile()
+            for steps in segments(config.steps)
+        }
+        return _Programs(
+            lanes=lanes,
+            memory=max(map(compiled_bytes, trains.values())) - size_in_bytes(data),
+            start=start.compile(),
+            train=trains,
+            measure=measure.lower(start.out_info, hyper, task.test_data).compile(),
+        )
+
+    of_one = jax.eval_shape(lane.start, seed_keys([0])[0], hyper).state
+    return largest_programs(
+        compile_lanes,
+        config.seeds,
+        2 * size_in_bytes(of_one),  # and its gradient and activations, in any case
+        PROGRAM_BYTES,
+        most_lanes(config.seeds),
+    )

@@ -1,14 +1,17 @@
-"""How many lanes: as many as memory has room for, by the compiled program's own account."""
+"""How many lanes a program has, how many run at once: as measured best, as memory has room."""
 
+import os
 from collections.abc import Callable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 
 from mulo_cli.errors import MuloError
-from mulo_cli.studies.seats import SeatPrograms
 
-MOST_ON_CPU = 64
-"""More lanes do not make better use of a few cores."""
+MOST_ON_CPU = 16
+"""Measured (three-layer MLPs of width 64, batch 64, two cores with 1 MB of cache each, a program on
+each; microseconds per step and lane): 8 lanes 20.9, 16 lanes 19.6, 32 lanes 19.8, 64 lanes 24.4.
+Fewer leave less of a wave empty; `docs/reference/performance.md` tells more."""
 
 MOST_ELSEWHERE = 512
 """Of an accelerator: small networks fill it only in hundreds."""
@@ -18,6 +21,25 @@ SHARE = 0.5
 
 UNKNOWN = 2 * 2**30
 """Bytes, where nobody tells how much memory is free."""
+
+PROGRAM_BYTES = 2 * 2**30
+"""Of one program that trains seeds side by side, as long as it has more than one.
+
+What it is does not depend on the machine, because the last digits depend on the number of lanes.
+"""
+
+
+@runtime_checkable
+class Compiled(Protocol):
+    """Programs of some lanes."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the lanes take."""
+        ...
+
+
+Programs = TypeVar("Programs", bound=Compiled)
 
 
 def memory_budget(free: int | None) -> int:
@@ -40,45 +62,93 @@ def even_lanes(trials: int, most: int) -> int:
     return -(-trials // waves)
 
 
-def most_lanes() -> int:
-    """Return how many lanes are of use on this device."""
-    return MOST_ON_CPU if jax.default_backend() == "cpu" else MOST_ELSEWHERE
+def most_lanes(trials: int) -> int:
+    """Return how many lanes are of use for so many trials on this device.
+
+    On a CPU there are always two waves, so that two cores have something to do; not as many as
+    this machine has cores: the last digits would depend on it.
+    """
+    if jax.default_backend() != "cpu":
+        return MOST_ELSEWHERE
+    return min(MOST_ON_CPU, -(-trials // 2))
 
 
-def fitting_programs(
-    compile_lanes: Callable[[int], SeatPrograms],
+def waves_at_once(memory: int, budget: int) -> int:
+    """Return how many waves train at once: one per core of a CPU if they fit; elsewhere one.
+
+    Args:
+        memory: bytes of one.
+        budget: bytes for all.
+    """
+    if jax.default_backend() != "cpu":
+        return 1
+    return max(1, min(_usable_cores(), budget // max(1, memory)))
+
+
+def largest_programs(
+    compile_lanes: Callable[[int], Programs],
     trials: int,
     lane_bytes: int,
     budget: int,
     most: int,
-) -> SeatPrograms:
-    """Compile as many lanes as the budget has room for.
+) -> Programs:
+    """Compile as many lanes as the budget has room for, but at least one.
 
     The first guess comes from shapes; what the compiled program says of itself decides: if it is
     too large, half as many lanes are compiled, and so on.
 
     Args:
         compile_lanes: compiles that many.
-        trials: of the whole search.
+        trials: that take turns in them.
         lane_bytes: estimate of one lane.
         budget: bytes for all.
         most: lanes, however small.
+    """
+    lanes = even_lanes(trials, min(most, budget // max(1, lane_bytes)))
+    while (programs := compile_lanes(lanes)).memory > budget and lanes > 1:
+        lanes = even_lanes(trials, lanes // 2)
+    return programs
+
+
+def fitting_programs(
+    compile_lanes: Callable[[int], Programs],
+    trials: int,
+    lane_bytes: int,
+    budget: int,
+    most: int,
+) -> Programs:
+    """Compile as many lanes as the budget has room for, as `largest_programs` does.
 
     Raises:
         MuloError: one lane is too large.
     """
-    lanes = even_lanes(trials, min(most, budget // max(1, lane_bytes)))
-    while True:
-        programs = compile_lanes(lanes)
-        if programs.memory <= budget:
-            return programs
-        if lanes == 1:
-            raise MuloError(
-                f"one network in training takes {_gigabytes(programs.memory)}, and there are "
-                f"{_gigabytes(budget)} for it (half of what is free)",
-                "train a smaller network or smaller batches; or set --lanes 1 to try all the same",
-            )
-        lanes = even_lanes(trials, lanes // 2)
+    programs = largest_programs(compile_lanes, trials, lane_bytes, budget, most)
+    if programs.memory > budget:
+        raise MuloError(
+            f"one network in training takes {_gigabytes(programs.memory)}, and there are "
+            f"{_gigabytes(budget)} for it (half of what is free)",
+            "train a smaller network or smaller batches; or set --lanes 1 to try all the same",
+        )
+    return programs
+
+
+def compiled_bytes(compiled: jax.stages.Compiled) -> int:
+    """Return the memory that a compiled program takes, arguments and results included."""
+    told = compiled.memory_analysis()
+    if told is None:  # a device that does not tell
+        return 0
+    return (
+        told.argument_size_in_bytes
+        + told.output_size_in_bytes
+        + told.temp_size_in_bytes
+        - told.alias_size_in_bytes
+    )
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _gigabytes(size: int) -> str:

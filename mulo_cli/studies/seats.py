@@ -1,26 +1,26 @@
-"""Seats: trainings that take turns in the lanes of one compiled program.
+"""Seats: trainings that go through the lanes of one compiled program together, wave by wave.
 
-A configuration is a value of the traced `hyper`, so a grid is a vmap. Lanes train a segment at a
-time; at its border those whose training has ended are refilled from the queue, and the shape,
-hence the program, stays. At the end of the queue lanes run empty: a program with fewer of them
-would round differently, and an interrupted search would not end as an uninterrupted one.
+A configuration is a value of the traced `hyper`, so a grid is a vmap. The lanes of a wave keep step
+and have one seed, so that a batch is drawn once for all of them. A lane whose training has ended
+runs on unheeded until all of its wave have: with fewer lanes a program would round differently, and
+an interrupted search would not end as an uninterrupted one. On a CPU several waves train at once.
 """
 
-import functools
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from mulo_cli.inner_training.traced import size_in_bytes
 from mulo_cli.studies.evaluate import NamedOptimizer, Progress, sizes
+from mulo_cli.studies.lane_count import compiled_bytes, waves_at_once
 from mulo_cli.studies.lanes import Lane, seed_keys
+from mulo_cli.studies.side_by_side import side_by_side
 from mulo_cli.types import Concrete, Data, Hyper, PRNGKey
 
 
@@ -73,24 +73,28 @@ HasEnded: TypeAlias = Callable[[Sequence[Measured]], bool]
 """Whether a training ends after these segments, though it has not done all its steps."""
 
 
+OF_ONE_SEED = Lane(state=0, key_data=None, key_test=None)  # type: ignore[arg-type]
+"""Which axis of a wave is that of its lanes: keys are those of its seed."""
+
+
 class SeatPrograms(NamedTuple):
-    """Compiled; every argument and result but the data has a leading axis of lanes.
+    """Compiled for one wave; hyper-parameters, states and what is measured have an axis of lanes.
 
     Attributes:
         lanes: how many.
-        memory: bytes that the lanes take, by the compiler's own account.
+        memory: bytes that a wave takes, by the compiler's own account.
+        at_once: waves that train side by side.
         numbers: numbers of a training's first steps, one segment of them.
-        start: keys, hyper-parameters -> lanes.
-        refill: lanes, which, keys, hyper-parameters -> lanes, these of them begun anew.
+        start: key, hyper-parameters -> lanes.
         train: lanes, hyper-parameters, numbers of the steps -> lanes, what was measured.
     """
 
     lanes: int
     memory: int
+    at_once: int
     numbers: Int[np.ndarray, " K"]
-    start: Callable[[Key[Array, " L"], Hyper], Lane]
-    refill: Callable[[Lane, Bool[np.ndarray, " L"], Key[Array, " L"], Hyper], Lane]
-    train: Callable[[Lane, Hyper, Int[np.ndarray, "L K"]], tuple[Lane, Measured]]
+    start: Callable[[PRNGKey, Hyper], Lane]
+    train: Callable[[Lane, Hyper, Int[np.ndarray, " K"]], tuple[Lane, Measured]]
 
 
 @dataclass
@@ -98,7 +102,7 @@ class _Seat:
     """A lane's trial, and what it has gone through."""
 
     trial: Trial
-    free: bool = True
+    free: bool = False
     segments: list[Measured] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -106,8 +110,9 @@ class _Seat:
     def steps(self) -> int:
         return sum(len(of.losses) for of in self.segments)
 
-    def take(self, trial: Trial) -> None:
-        self.trial, self.free, self.segments, self.seconds = trial, False, [], 0.0
+    def sit(self, measured: Measured, seconds: float) -> None:
+        self.segments.append(measured)
+        self.seconds += seconds
 
     def leave(self, sizes_of_lane: dict[str, Any]) -> Ended:
         self.free = True
@@ -116,13 +121,21 @@ class _Seat:
         )
 
 
+class _Segment(NamedTuple):
+    """What a wave tells after a segment: who has ended, steps that now count as done, the loss."""
+
+    ended: tuple[Ended, ...]
+    steps: int
+    loss: float
+
+
 def take_turns(
     trials: Sequence[Trial], programs: SeatPrograms, steps: int, has_ended: HasEnded
 ) -> Iterator[Progress | Ended]:
-    """Train every trial and yield it when its lane is free, in no particular order.
+    """Train every trial and yield it when it has ended, in no particular order.
 
-    A `Progress`, after each segment, counts the steps of all trials together: one that has ended
-    counts as if it had done all of them.
+    A `Progress`, after each segment of a wave, counts the steps of all trials together: one that
+    has ended counts as if it had done all of them.
 
     Args:
         trials: at least one.
@@ -130,46 +143,64 @@ def take_turns(
         steps: of a training at most; a segment may run beyond them.
         has_ended: tells those that end earlier.
     """
-    queue, seats = deque(trials), [_Seat(trials[0]) for _ in range(programs.lanes)]
-    _fill(seats, queue)
-    state = programs.start(*_inputs(seats))
-    told = 0
-    while not all(seat.free for seat in seats):
-        numbers = np.array([[seat.steps] for seat in seats], np.int32) + programs.numbers
+    trainings = (
+        _train_wave(wave, *_inputs(wave, programs.lanes), programs, steps, has_ended)
+        for wave in waves_of(trials, programs.lanes)
+    )
+    done = 0
+    for segment in side_by_side(trainings, programs.at_once):
+        yield from segment.ended
+        done += segment.steps
+        yield Progress(done, segment.loss)
+
+
+def waves_of(trials: Sequence[Trial], lanes: int) -> list[Sequence[Trial]]:
+    """Return trials that train together: of one seed, as many as there are lanes."""
+    seeds = dict.fromkeys(trial.seed for trial in trials)
+    of_seeds = [[trial for trial in trials if trial.seed == seed] for seed in seeds]
+    return [of[i : i + lanes] for of in of_seeds for i in range(0, len(of), lanes)]
+
+
+def largest_seed(trials: Sequence[Trial]) -> int:
+    """Return how many trials of one seed there are at most."""
+    return max(Counter(trial.seed for trial in trials).values())
+
+
+def _train_wave(
+    wave: Sequence[Trial],
+    key: PRNGKey,
+    hyper: Hyper,
+    programs: SeatPrograms,
+    steps: int,
+    has_ended: HasEnded,
+) -> Iterator[_Segment]:
+    """Train the trials of one wave until the last of them has ended."""
+    state, seats = programs.start(key, hyper), [_Seat(trial) for trial in wave]
+    numbers = programs.numbers
+    while running := [(lane, seat) for lane, seat in enumerate(seats) if not seat.free]:
         began = time.perf_counter()
-        state, measured = programs.train(state, _inputs(seats)[1], numbers)
+        state, measured = programs.train(state, hyper, numbers)
         measured = jax.tree.map(np.asarray, measured)
-        running = [seat for seat in seats if not seat.free]
-        seconds = (time.perf_counter() - began) / len(running)
-        for lane, seat in enumerate(seats):
-            seat.segments.append(jax.tree.map(lambda of, lane=lane: of[lane], measured))
-            seat.seconds += seconds
-            if not seat.free and (seat.steps >= steps or has_ended(seat.segments)):
-                told += 1
-                yield seat.leave(sizes(state.state))
-        refilled = _fill(seats, queue)
-        if refilled.any():
-            state = programs.refill(state, refilled, *_inputs(seats))
-        done = sum(seat.steps for seat in seats if not seat.free)
-        finite = measured.losses[np.isfinite(measured.losses)]
-        yield Progress(told * steps + done, float(np.mean(finite)) if finite.size else np.nan)
+        share = (time.perf_counter() - began) / (len(running) * programs.at_once)
+        ended, before = [], sum(min(seat.steps, steps) for _, seat in running)
+        for lane, seat in running:
+            seat.sit(jax.tree.map(lambda of, lane=lane: of[lane], measured), share)
+            if seat.steps >= steps or has_ended(seat.segments):
+                ended.append(seat.leave(sizes(state.state)))
+        counted = sum(steps if seat.free else seat.steps for _, seat in running)
+        losses = np.stack([seat.segments[-1].losses for _, seat in running])
+        finite = losses[np.isfinite(losses)]
+        loss = float(np.mean(finite)) if finite.size else np.nan
+        yield _Segment(tuple(ended), counted - before, loss)
+        numbers = numbers + np.int32(len(numbers))
 
 
-def _fill(seats: Sequence[_Seat], queue: deque[Trial]) -> Bool[np.ndarray, " L"]:
-    """Give free seats to waiting trials; say which."""
-    taken = np.zeros(len(seats), bool)
-    for lane, seat in enumerate(seats):
-        if seat.free and queue:
-            seat.take(queue.popleft())
-            taken[lane] = True
-    return taken
-
-
-def _inputs(seats: Sequence[_Seat]) -> tuple[Key[Array, " L"], Hyper]:
-    """Return keys and hyper-parameters of all lanes; free ones keep those they had."""
-    hypers = [seat.trial.optimizer.hyper for seat in seats]
+def _inputs(wave: Sequence[Trial], lanes: int) -> tuple[PRNGKey, Hyper]:
+    """Return key and hyper-parameters of a wave; lanes too many do what the first one does."""
+    filled = [*wave, *[wave[0]] * (lanes - len(wave))]
+    hypers = [trial.optimizer.hyper for trial in filled]
     stacked = jax.tree.map(lambda *values: np.array(values, np.float32), *hypers)
-    return seed_keys(seat.trial.seed for seat in seats), stacked
+    return seed_keys([wave[0].seed])[0], stacked
 
 
 def compile_seats(
@@ -179,6 +210,7 @@ def compile_seats(
     trial: Trial,
     numbers: Int[np.ndarray, " K"],
     lanes: int,
+    budget: int,
 ) -> SeatPrograms:
     """Compile lanes for trials like this one, before any clock starts.
 
@@ -189,41 +221,20 @@ def compile_seats(
         trial: one of them.
         numbers: of the steps of a training's first segment; all segments are as long.
         lanes: networks side by side.
+        budget: bytes that all waves together may take.
     """
-    begin = jax.jit(jax.vmap(start))
-    keys, hyper = _inputs([_Seat(trial) for _ in range(lanes)])
-    state = jax.eval_shape(begin, keys, hyper)
-    trains = jax.jit(jax.vmap(train, (0, 0, None, 0)), donate_argnums=0)
-    of_lanes = np.zeros((lanes, 1), np.int32) + numbers
-    compiled = trains.lower(state, hyper, data, of_lanes).compile()
+    key, hyper = _inputs([trial], lanes)
+    begin = jax.jit(jax.vmap(start, (None, 0), OF_ONE_SEED)).lower(key, hyper)
+    of_lanes = jax.vmap(train, (OF_ONE_SEED, 0, None, None), (OF_ONE_SEED, 0))
+    trains = jax.jit(of_lanes, donate_argnums=0)
+    compiled = trains.lower(begin.out_info, hyper, data, numbers).compile()
+    state = size_in_bytes(begin.out_info.state)
+    memory = max(compiled_bytes(compiled) - size_in_bytes(data), 2 * state)
     return SeatPrograms(
         lanes=lanes,
-        memory=max(compiled_bytes(compiled) - size_in_bytes(data), 2 * size_in_bytes(state)),
+        memory=memory,
+        at_once=waves_at_once(memory, budget),
         numbers=numbers,
-        start=begin,
-        refill=lambda state, which, keys, hyper: _replace(state, which, begin(keys, hyper)),
+        start=begin.compile(),
         train=lambda state, hyper, numbers: compiled(state, hyper, data, numbers),
-    )
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _replace(state: Lane, which: Bool[Array, " L"], fresh: Lane) -> Lane:
-    """Put fresh lanes in the place of some."""
-
-    def choose(old: Array, new: Array) -> Array:
-        return jnp.where(which.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
-
-    return jax.tree.map(choose, state, fresh)
-
-
-def compiled_bytes(compiled: jax.stages.Compiled) -> int:
-    """Return the memory that a compiled program takes, arguments and results included."""
-    told = compiled.memory_analysis()
-    if told is None:  # a device that does not tell
-        return 0
-    return (
-        told.argument_size_in_bytes
-        + told.output_size_in_bytes
-        + told.temp_size_in_bytes
-        - told.alias_size_in_bytes
     )

@@ -24,6 +24,7 @@ from mulo_cli.studies.seats import (
     SeatPrograms,
     Trial,
     compile_seats,
+    largest_seed,
     take_turns,
 )
 from mulo_cli.types import Data, Hyper
@@ -103,13 +104,14 @@ def compile_transfer(
     numbers = np.arange(config.validate_every, dtype=np.int32)
 
     def compile_lanes(lanes: int) -> SeatPrograms:
-        return compile_seats(lane.start, train, data, trials[0], numbers, lanes)
+        return compile_seats(lane.start, train, data, trials[0], numbers, lanes, budget)
 
     if lanes is not None:
         return compile_lanes(lanes)
     like = EvaluationConfig(config.steps, 1, config.window, (config.steps,))
     of_one = training_costs(task, optimizer, like, 0).network_bytes
-    return fitting_programs(compile_lanes, len(trials), of_one, budget, most_lanes())
+    together = largest_seed(trials)
+    return fitting_programs(compile_lanes, together, of_one, budget, most_lanes(together))
 
 
 def measure_transfer(

@@ -25,6 +25,7 @@ from mulo_cli.studies.seats import (
     SeatPrograms,
     Trial,
     compile_seats,
+    largest_seed,
     take_turns,
 )
 from mulo_cli.types import Data, Hyper
@@ -61,12 +62,13 @@ def compile_tuning(
     numbers = segments(config.steps)[0]
 
     def compile_lanes(lanes: int) -> SeatPrograms:
-        return compile_seats(lane.start, train, task.task.data, trials[0], numbers, lanes)
+        return compile_seats(lane.start, train, task.task.data, trials[0], numbers, lanes, budget)
 
     if lanes is not None:
         return compile_lanes(lanes)
     of_one = training_costs(task, optimizer, config, 0).network_bytes
-    return fitting_programs(compile_lanes, len(trials), of_one, budget, most_lanes())
+    together = largest_seed(trials)
+    return fitting_programs(compile_lanes, together, of_one, budget, most_lanes(together))
 
 
 def tune(
@@ -76,10 +78,10 @@ def tune(
     programs: SeatPrograms,
     code_version: str,
 ) -> Iterator[Progress | EvaluationRow]:
-    """Train every trial and yield its row when its lane is free, in no particular order.
+    """Train every trial and yield its row when it has ended, in no particular order.
 
-    A `Progress`, after each segment, counts the steps of all trials together. A run that diverges
-    gives up its lane at the end of its segment.
+    A `Progress`, after each segment of a wave, counts the steps of all trials together. A run that
+    diverges ends with its segment, and counts as if it had done all of its steps.
 
     Args:
         task: what is trained.

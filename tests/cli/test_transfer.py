@@ -90,20 +90,21 @@ def test_what_is_missing_is_trained_again_to_the_same_bits(folder, tmp_path):
 
 
 def test_ctrl_c_keeps_what_has_ended_and_tells_what_was_known(folder, tmp_path, monkeypatch):
-    """Several lanes of the first width end together; the second width's rows were there before."""
+    """Lanes of one wave that end together are kept; the second width's rows were there before."""
     (tmp_path / "found").mkdir()
     written = (folder / "found" / "rows.jsonl").read_text().splitlines(keepends=True)
     known = [line for line in written if json.loads(line)["width"] == 8]
     (tmp_path / "found" / "rows.jsonl").write_text("".join(known))
-    steps = [row["stopped_at"] for row in rows(folder) if row["width"] == 4]
-    together = steps.count(min(steps))
-    assert together > 1
+    first = min(row["stopped_at"] for row in rows(folder) if row["width"] == 4)
     interrupt_at_the_first_row(monkeypatch)
     stopped = transfer(tmp_path, *SIZES, "--out", "found")
     assert stopped.returncode == 130, stopped.stderr
-    assert len(rows(tmp_path)) == len(known) + together
+    fresh = [row for row in rows(tmp_path) if row["width"] == 4]
+    assert fresh
+    assert {row["stopped_at"] for row in fresh} == {first}
+    assert len({row["seed"] for row in fresh}) == 1
     assert {json.loads(line)["width"] for line in stopped.stdout.splitlines()[: len(known)]} == {8}
-    assert f"stopped after {len(known) + together} of {MEASURED} trainings" in stopped.stderr
+    assert f"stopped after {len(known) + len(fresh)} of {MEASURED} trainings" in stopped.stderr
 
 
 def interrupt_at_the_first_row(monkeypatch):

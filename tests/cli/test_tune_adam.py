@@ -109,8 +109,8 @@ def search(path) -> dict:
 
 
 def test_a_search_goes_on_with_as_many_lanes_as_it_began_with(folder, tmp_path):
-    """Six trials fit side by side; begun with two lanes, two stay, and so do the bits."""
-    assert search(folder)["programs"][0]["lanes"] == 6
+    """Six trials are two waves of three; begun with two lanes, two stay, and so do the bits."""
+    assert search(folder)["programs"][0]["lanes"] == 3
     (tmp_path / "grid.toml").write_text(GRID)
     begun = tmp_path / "runs" / "tune-adamw-mlp-digits-w8"
     assert tune(tmp_path, "--lanes", "2").returncode == 0

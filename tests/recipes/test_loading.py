@@ -384,6 +384,7 @@ def changed(recipe: Recipe, key: str) -> Recipe:
         "scale": "desk", "parametrization": "sp", "optimizer.time_feature": "plain",
         "optimizer.fraction_left": "plain", "meta_optimizer.clip": "update",
         "estimator.pairs_per_block": 4, "estimator.pairs": 16,
+        "task.matmul_precision": "bfloat16",
     }  # fmt: skip
     if key in other:
         inner[last] = other[key]
@@ -412,6 +413,17 @@ def test_every_setting_with_an_effect_is_in_the_digest_and_in_the_differences(na
     named = differences(as_dict(recipe), as_dict(other))
     assert [line.split(": ")[0] for line in named] == [key] * counts
     assert all(" -> " in line for line in named)
+
+
+def test_a_recipe_tells_the_precision_of_products_and_older_ones_that_do_not_mean_float32():
+    assert load_recipe("multi-width").task.matmul_precision == "float32"
+    chosen = load_recipe("multi-width", overrides=["task.matmul_precision=bfloat16"])
+    assert chosen.task.matmul_precision == "bfloat16"
+    older = as_dict(chosen)
+    del older["task"]["matmul_precision"]
+    assert parse_recipe(older, "older") == load_recipe("multi-width")
+    error = refused("multi-width", overrides=["task.matmul_precision=float16"])
+    assert "'float32' or 'bfloat16'" in error.message
 
 
 def test_another_architecture_is_a_difference_and_so_are_its_settings():

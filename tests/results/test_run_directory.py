@@ -77,9 +77,34 @@ def test_a_recipe_of_ones_own_is_no_run_and_is_left_alone(tmp_path):
     assert mine.read_text() == "# mine\n"
 
 
-def test_what_changed_since_the_run_was_begun_is_named(run):
-    assert run.environment_changes({"python": "3"}) == []
-    assert run.environment_changes({"python": "4"}) == ["python: 3 -> 4"]
+def test_what_changed_since_the_run_was_begun_is_named_at_every_resumption_and_kept(run):
+    before = run.environment.read_text()
+    assert run.note_environment({"python": "3", "told_since": 1}) == []
+    assert run.environment.read_text() == before
+    for _ in range(2):
+        assert run.note_environment({"python": "4"}) == ["python: 3 -> 4"]
+        told = {"python": "3", "resumed_under": [{"python": "4"}]}
+        assert json.loads(run.environment.read_text()) == told
+    assert run.note_environment({"python": "3"}) == []
+    assert run.note_environment({"python": "5"}) == ["python: 3 -> 5"]
+    assert json.loads(run.environment.read_text())["resumed_under"] == [
+        {"python": "4"},
+        {"python": "5"},
+    ]
+
+
+def test_a_run_that_begins_has_its_own_environment_whatever_was_left_behind(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.write_environment({"python": "2"})  # of a run that was cut off before it had its recipe
+    assert run.note_environment({"python": "3"}) == []
+    assert json.loads(run.environment.read_text()) == {"python": "3"}
+
+
+def test_a_damaged_environment_is_written_anew(run):
+    for damaged in ("{", "[]"):
+        run.environment.write_text(damaged)
+        assert run.note_environment({"python": "3"}) == []
+        assert json.loads(run.environment.read_text()) == {"python": "3"}
 
 
 def test_what_is_written_can_be_read(run):

@@ -203,10 +203,28 @@ def test_how_a_training_is_cut_into_segments_changes_no_bit(rows, in_parts):
 def test_after_each_segment_there_is_a_chance_to_stop(rows, in_parts):
     told = [record for record in in_parts if isinstance(record, Progress)]
     assert in_parts[: len(told)] == told, "no row before the last of them"
-    assert [progress.step for progress in told] == [end for _, end in CUTS]
-    for progress, (begin, end) in zip(told, CUTS, strict=True):
-        mean = np.mean([row.curve[begin:end] for row in rows])
-        assert progress.loss == pytest.approx(mean, rel=1e-5)  # float32 sums of some 60 numbers
+    steps = [progress.step for progress in told]
+    assert steps == sorted(steps)
+    assert steps[-1] == CONFIG.steps
+    assert len(told) == 2 * len(CUTS), "three seeds on a CPU are two groups"
+    first = [np.mean([row.curve[:9] for row in rows[of]]) for of in (slice(2), slice(2, 3))]
+    # float32 sums of some 20 numbers
+    assert sorted(progress.loss for progress in told[:2]) == pytest.approx(sorted(first), rel=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1, 2**30])
+def test_how_many_groups_train_at_once_changes_no_bit(task, rows, budget):
+    again = evaluate(task, adamw(RATE), CONFIG, "0.0.0", budget)
+    told = [without_clock(row) for row in again if isinstance(row, EvaluationRow)]
+    assert told == [without_clock(row) for row in rows]
+
+
+def test_large_networks_train_in_smaller_groups_that_tell_the_same(task, rows, monkeypatch):
+    monkeypatch.setattr("mulo_cli.studies.evaluate.PROGRAM_BYTES", 1)
+    alone = rows_of(task, adamw(RATE))
+    assert [row.seed for row in alone] == [row.seed for row in rows]
+    for one, other in zip(alone, rows, strict=True):
+        np.testing.assert_allclose(one.curve, other.curve, rtol=1e-3)  # as below
 
 
 def test_seeds_are_different_trainings(rows):

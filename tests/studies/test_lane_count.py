@@ -41,7 +41,7 @@ class Compiler:
     def __call__(self, lanes: int) -> SeatPrograms:
         self.tried.append(lanes)
         numbers = np.arange(1, dtype=np.int32)
-        return SeatPrograms(lanes, lanes * self.lane_bytes, numbers, print, print, print)
+        return SeatPrograms(lanes, lanes * self.lane_bytes, 1, numbers, print, print)
 
 
 def test_a_good_estimate_compiles_once():
@@ -77,9 +77,9 @@ def test_estimate_and_compiled_program_agree_about_one_lane():
     config = EvaluationConfig(50, 1, 10, (50,))
     with jax.numpy_dtype_promotion("standard"):  # optax raises a weak float to an int32 power
         programs = compile_tuning(task, trials, config, None)
-        estimate = 4 * training_costs(task, trials[0].optimizer, config, 0).network_bytes
+        estimate = 2 * training_costs(task, trials[0].optimizer, config, 0).network_bytes
         tight = compile_tuning(task, trials, config, None, int(0.6 * programs.memory))
-    assert programs.lanes == 4 <= MOST_ON_CPU
+    assert programs.lanes == 2 <= MOST_ON_CPU, "two waves of four trials"
     assert 0.5 < programs.memory / estimate < 2.0
-    assert tight.lanes == 2
+    assert tight.lanes == 1
     assert tight.memory < 0.6 * programs.memory

@@ -13,16 +13,16 @@ from mulo_cli.recipes.grids import Grid
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.results.records import EvaluationRow, content_hash
 from mulo_cli.studies.evaluate import EvaluationConfig, Progress, evaluate, identity
-from mulo_cli.studies.seats import Trial
+from mulo_cli.studies.seats import Trial, largest_seed, waves_of
 from mulo_cli.studies.tune import compile_tuning, tune
 
 STEPS = 60
 CONFIG = EvaluationConfig(steps=STEPS, seeds=2, window=10, at=(STEPS,))
 GRID = Grid({"learning_rate": (1e-3, 1e-2, 1e9), "b1": (0.9, 0.95)})
-"""A rate of 1e9 diverges at once, and gives its lane up early."""
+"""A rate of 1e9 diverges at once, in the middle of its wave."""
 
 LANES = 5
-"""12 trials on 5 lanes: refilled at different times, and idle at the end."""
+"""12 trials of two seeds on 5 lanes: for each seed a full wave and one that is nearly empty."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -103,13 +103,27 @@ def test_a_hopeless_rate_diverges_and_is_told_where(rows):
     assert {row.status for row in fine} == {"ok"}
 
 
-def test_diverged_trials_give_their_lanes_up_early(task, trials):
-    """Four trials that end in their first segment cost one segment on four lanes, not two."""
+def test_a_wave_ends_when_all_of_it_have_diverged(task, trials):
+    """Two seeds, a wave each: four trials that end in their first segment cost one segment each."""
     hopeless = [trial for trial in trials if trial.optimizer.hyper["learning_rate"] > 1]
     assert len(hopeless) == 4
     segments = [r for r in searched(task, hopeless, lanes=4) if isinstance(r, Progress)]
-    assert len(segments) == 1
-    assert segments[0].step == 4 * STEPS
+    assert [told.step for told in segments] == [2 * STEPS, 4 * STEPS]
+
+
+def test_a_wave_has_one_seed_and_no_trial_is_lost(trials):
+    waves = waves_of(trials, LANES)
+    assert [len(wave) for wave in waves] == [5, 1, 5, 1]
+    assert all(len({trial.seed for trial in wave}) == 1 for wave in waves)
+    assert sorted(id(trial) for wave in waves for trial in wave) == sorted(map(id, trials))
+    assert largest_seed(trials[1:]) == 6
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4])
+def test_how_many_waves_train_at_once_changes_no_bit(task, trials, rows, at_once):
+    programs = compile_tuning(task, trials, CONFIG, LANES)._replace(at_once=at_once)
+    told = [r for r in tune(task, trials, CONFIG, programs, "0") if isinstance(r, EvaluationRow)]
+    assert {f"{row.optimizer} {row.seed}": without_clock(row) for row in told} == rows
 
 
 def test_progress_counts_the_steps_of_all_trials(task, trials):

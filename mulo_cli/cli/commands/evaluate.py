@@ -297,13 +297,16 @@ def _train(
     before: int,
 ) -> None:
     """Train one optimizer on one task to its end, or until somebody wants to stop."""
+    from mulo_cli.cli.memory import free_memory
     from mulo_cli.cli.suite_evaluation import called
     from mulo_cli.results.environment import code_version
     from mulo_cli.studies.evaluate import Progress, evaluate
+    from mulo_cli.studies.lane_count import memory_budget
 
     where, config = called(job), job.plan.config
     progress.show(before, f"{where}: compiling")
-    for record in evaluate(bench.with_data(job), job.optimizer, config, code_version()):
+    task, budget = bench.with_data(job), memory_budget(free_memory())
+    for record in evaluate(task, job.optimizer, config, code_version(), budget):
         if not isinstance(record, Progress):
             sink.take(record)
         elif request():

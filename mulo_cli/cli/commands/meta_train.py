@@ -120,8 +120,10 @@ def _run(
     with stop_request() as request:
         terminal.info(f"meta-training {recipe.name} ({recipe.parametrization}) in {directory.root}")
         from mulo_cli.assembly.meta_training import build_meta_training
+        from mulo_cli.assembly.threefry import fuse_threefry
         from mulo_cli.meta_training.checkpoints import Checkpoints
 
+        fuse_threefry()
         training = build_meta_training(recipe)
         if overwrite:
             directory.clear()
@@ -138,17 +140,17 @@ def _run(
 
 
 def _prepare(terminal: Terminal, directory: "RunDirectory", recipe: "Recipe") -> None:
-    """Write what the run is and where it runs; warn if it was begun under something else."""
-    import jax
-
+    """Write what the run is and where it runs; warn of what may change its bits."""
+    from mulo_cli.assembly.environment import current_environment, missing_determinism
     from mulo_cli.recipes.loading import to_toml
-    from mulo_cli.results.environment import describe_environment
 
-    environment = describe_environment([device.device_kind for device in jax.devices()])
     directory.create()
-    for change in directory.environment_changes(environment):
-        terminal.warning(f"this run was begun elsewhere, bits may differ: {change}")
-    directory.write_environment(environment)
+    changes = directory.note_environment(current_environment())
+    if changes:
+        terminal.warning(f"this run was begun elsewhere, bits may differ: {'; '.join(changes)}")
+    flag = missing_determinism()
+    if flag:
+        terminal.warning(f"on this device a run may not repeat itself to the bit without {flag}")
     directory.write_recipe(to_toml(recipe))
 
 
