@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.pes_speed --widths 32,128 --optimizers small_fc_lopt:4,velo:4
 
-Both sides train the same networks (three hidden layers, random data of the digits' shape) on
-batches drawn in the same way, as many side by side, for K steps, in one compiled program each; they
-take turns. PES is measured with all pairs in one block and with one pair per block, its state is
-donated. The floor does what nobody can do without: batches, gradients, and `params - rate * grads`.
+Both sides train the same networks (MLPs, random data of the digits' shape) on batches drawn in
+the same way, as many side by side, for K steps, in one compiled program each; they take turns. PES
+is measured with all pairs in one block and with one pair per block, its state is donated. The floor
+does what nobody can do without: batches, gradients, and `params - rate * grads`.
 """
 
 import argparse
@@ -38,13 +38,12 @@ from tests.benchmarks.measuring import (
     tell_environment,
 )
 
-HIDDEN_LAYERS = 3
-
 
 class Sizes(NamedTuple):
     """What is the same on both sides."""
 
     width: int
+    depth: int
     batch_size: int
     pairs: int
     truncation: int
@@ -52,7 +51,7 @@ class Sizes(NamedTuple):
 
 def random_task(sizes: Sizes) -> Task:
     """Return an MLP on images of the digits' shape whose pixels and classes are random."""
-    section = TaskSection("digits", "mlp", [sizes.width], HIDDEN_LAYERS, sizes.batch_size)
+    section = TaskSection("digits", "mlp", [sizes.width], sizes.depth, sizes.batch_size)
     task = build_task(section, build_dataset("digits"), sizes.width, "mup")
     generator = np.random.default_rng(0)
 
@@ -136,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--widths", type=parse_widths, default=(32, 128))
     parser.add_argument("--optimizers", default="small_fc_lopt:4,small_fc_lopt:32")
+    parser.add_argument("--depth", type=int, default=3, help="hidden layers")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--truncation", type=int, default=50)
@@ -149,7 +149,9 @@ def main() -> None:
     )
     for width in options.widths:
         for name in options.optimizers.split(","):
-            sizes = Sizes(width, options.batch_size, options.pairs, options.truncation)
+            sizes = Sizes(
+                width, options.depth, options.batch_size, options.pairs, options.truncation
+            )
             tell(*measure(sizes, name, options.repetitions))
 
 
