@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 LARGE = 8_192
-"""Elements from which on a tensor is worked through in blocks."""
+"""Elements beyond which a tensor is worked through in blocks."""
 
 BLOCKS = 16
 """Blocks of a large tensor, or more: temporaries are a sixteenth of what they would be."""

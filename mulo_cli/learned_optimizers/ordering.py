@@ -1,8 +1,8 @@
 """Telling the compiler what comes first, where its own choice would cost memory.
 
 A state that is donated can be overwritten in place only if everything that reads the old one has
-been computed before, and what is computed twice is kept in between, however large it is. XLA sees
-both by dependencies alone; `lax.optimization_barrier` would copy what passes through it.
+been computed before. XLA sees that by dependencies alone: `lax.optimization_barrier` is gone by the
+time it decides what must be copied.
 """
 
 import jax.numpy as jnp

@@ -11,16 +11,39 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+LONGEST = 2_048
+"""Elements that are added one after another, in float32; partial sums are then added pairwise. It
+keeps the relative error of a sum near 1e-7, however large the tensor is."""
+
+SHORTEST = 64
+"""Even parts are not worth being shorter; better a rest of another length."""
+
 
 def sums(arrays: Sequence[Float[Array, "*p"]]) -> Float[Array, " F"]:
-    """Return the sum of each of these arrays, which have one shape.
+    """Return the sum of each of these arrays, which have one shape of at least one axis."""
+    length = arrays[0].shape[-1]
+    part = _part_of(length)
+    even = length // part * part
+    partial = [_sums_of_parts([x[..., :even] for x in arrays], part)]
+    if even < length:
+        partial.append(_sums_of_parts([x[..., even:] for x in arrays], length - even))
+    return jnp.sum(jnp.concatenate(partial, axis=1), axis=1)
 
-    Slices along the first axis are summed apart, so that cores can share the work.
-    """
-    axes = tuple(range(min(1, arrays[0].ndim - 1), arrays[0].ndim))
-    zeros = tuple(jnp.zeros((), array.dtype) for array in arrays)
-    of_slices = jnp.stack(jax.lax.reduce(tuple(arrays), zeros, _add_each, axes))
-    return jnp.sum(of_slices.reshape(len(arrays), -1), axis=1)
+
+def _part_of(length: int) -> int:
+    """Return into how long parts an axis is cut: all of one length, if that is not too short."""
+    if length <= LONGEST:
+        return max(length, 1)
+    divisor = max(size for size in range(1, LONGEST + 1) if length % size == 0)
+    return divisor if divisor >= SHORTEST else LONGEST
+
+
+def _sums_of_parts(arrays: Sequence[Float[Array, "*p"]], part: int) -> Float[Array, "F _"]:
+    """Return the sums of all parts of the last axis, one row per array."""
+    parts = tuple(x.reshape(*x.shape[:-1], x.shape[-1] // part, part) for x in arrays)
+    zeros = tuple(jnp.zeros((), x.dtype) for x in parts)
+    reduced = jax.lax.reduce(parts, zeros, _add_each, (parts[0].ndim - 1,))
+    return jnp.stack([of_parts.reshape(-1) for of_parts in reduced])
 
 
 def _add_each(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -17,9 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from mulo_cli.learned_optimizers.accumulators import (
-    Decays,
-)
+from mulo_cli.learned_optimizers.accumulators import Decays
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.learned_optimizers.features import (
     SECOND_MOMENT_FLOOR,

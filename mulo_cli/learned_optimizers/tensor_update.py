@@ -1,8 +1,8 @@
 """One update of one tensor: its accumulators, its features' statistics, its network's step.
 
 Statistics of the whole tensor come first, as in a distributed update; what follows needs nothing
-but an element and those statistics. Large tensors are worked through in blocks, twice: once to
-sum the squares of all features, once to run the network.
+but an element and those statistics. A small network is then one loop over the tensor; a large one,
+whose hidden units must be written somewhere, goes block by block.
 
 muLO (B. Therien et al., 2025), equation 3 and appendix A.1.
 """

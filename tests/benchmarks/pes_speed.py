@@ -79,18 +79,22 @@ def pes_program(
 
 
 def sgd_program(task: Task, sizes: Sizes) -> tuple[Program, float]:
-    """Return the unroll of as many networks under SGD, and the seconds of compiling it."""
+    """Return the unroll of as many networks under SGD, and the seconds of compiling it.
+
+    Two networks each share their batches, as both signs of a pair do.
+    """
     sgd = optax.with_extra_args_support(optax.sgd(1e-2))
-    keys = jax.random.split(jax.random.key(3), len(SIGNS) * sizes.pairs)
+    keys = jax.random.split(jax.random.key(3), sizes.pairs)
 
     def begin(key: jax.Array) -> Any:
-        return init_inner_state(task, sgd, key)
+        both = jax.random.split(key, len(SIGNS))
+        return jax.vmap(lambda key: init_inner_state(task, sgd, key))(both)
 
     def train(states: Any, keys: jax.Array, data: Any) -> Any:
         def one(state: Any, key: jax.Array) -> Any:
             return unroll(task, sgd, state, data, key, jnp.arange(sizes.truncation))
 
-        return jax.vmap(one)(states, keys)
+        return jax.vmap(jax.vmap(one, (0, None)))(states, keys)
 
     states = jax.jit(jax.vmap(begin))(keys)
     compiled, seconds = compile_timed(train, states, keys, task.data, donate_argnums=0)

@@ -6,18 +6,20 @@ Four square matrices, random parameters and gradients, float32; every program is
 parameters and state are donated. *AdamW* is `optax.adamw` and `apply_updates` on the same tree.
 *Products* is the three products 28 -> H -> H -> 2 of the per-parameter network over all parameters,
 nothing else: the floor of a network that is too large to be elementwise arithmetic; once over a
-whole tensor, and once in blocks that stay in the cache, which is the fastest way known to us.
+whole tensor, and once in blocks that stay in the cache, which is the harder floor.
 Programs take turns. Temporary memory is the compiled program's, in floats per parameter.
 """
 
 import argparse
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from mulo_cli.learned_optimizers.catalogue import LEARNED_OPTIMIZERS
 from mulo_cli.learned_optimizers.small_fc_lopt import TENSOR_FEATURES
@@ -45,32 +47,50 @@ def make_tree(key: jax.Array, size: int, scale: float) -> dict[str, jax.Array]:
     return {f"w{i}": scale * jax.random.normal(k, (size, size)) for i, k in enumerate(keys)}
 
 
-def updating(optimizer: Any, size: int) -> tuple[Program, Any, float]:
-    """Return the update of an optimizer as a program, compiled, and the seconds that took."""
+def updating(
+    build: Callable[[Any], Any], hyper: Any, size: int
+) -> tuple[Program, jax.stages.Compiled, float]:
+    """Return an update as a program, compiled, and the seconds that took.
+
+    Args:
+        build: makes an optax transformation of its traced hyper-parameters.
+        hyper: learning rate, or theta.
+        size: of the matrices.
+    """
     params = make_tree(jax.random.key(0), size, 0.02)
     gradients = make_tree(jax.random.key(1), size, 0.01)
 
-    def step(gradients: Any, state: Any, params: Any) -> Any:
-        updates, state = optimizer.update(gradients, state, params, loss=jnp.float32(1))
+    def step(hyper: Any, gradients: Any, state: Any, params: Any) -> Any:
+        loss = jnp.float32(1)
+        updates, state = build(hyper).update(gradients, state, params, loss=loss)
         return optax.apply_updates(params, updates), state
 
-    state = jax.jit(optimizer.init)(params)
-    compiled, seconds = compile_timed(step, gradients, state, params, donate_argnums=(1, 2))
+    state = jax.jit(lambda params: build(hyper).init(params))(params)
+    compiled, seconds = compile_timed(step, hyper, gradients, state, params, donate_argnums=(2, 3))
 
     def run(carried: Any) -> Any:
         params, state = carried
-        return compiled(gradients, state, params)
+        return compiled(hyper, gradients, state, params)
 
     return Program(run, (params, state)), compiled, seconds
 
 
-def learned(name: str, hidden_size: int, size: int) -> Any:
-    """Return a learned optimizer of four hidden matrices, with weights as it is born."""
+def adamw(size: int) -> Program:
+    """Return AdamW's update of four matrices."""
+    return updating(
+        lambda rate: optax.with_extra_args_support(optax.adamw(rate)), jnp.float32(1e-3), size
+    )[0]
+
+
+def learned(name: str, hidden_size: int, size: int) -> tuple[Program, jax.stages.Compiled, float]:
+    """Return a learned optimizer's update of four hidden matrices; theta is all random."""
     entry = LEARNED_OPTIMIZERS[name]
     made = entry.make(entry.config(hidden_size=hidden_size), adam_like)
     role = ParamRole(RoleKind.HIDDEN, (0,), (1,), size, size)
     roles = {f"w{i}": role for i in range(TENSORS)}
-    return made.build(made.init(jax.random.key(2)), roles, jnp.int32(1_000))
+    theta, unravel = ravel_pytree(made.init(jax.random.key(2)))
+    theta = unravel(theta + 0.01 * jax.random.normal(jax.random.key(4), theta.shape))
+    return updating(lambda theta: made.build(theta, roles, jnp.int32(1_000)), theta, size)
 
 
 def products(hidden_size: int, size: int, *, blocks: bool) -> Program:
@@ -110,10 +130,9 @@ def products(hidden_size: int, size: int, *, blocks: bool) -> Program:
 
 def measure(name: str, hidden_size: int, size: int, repetitions: int) -> tuple[dict, str]:
     """Return the figures of one optimizer on four matrices, and their line of the table."""
-    adamw, _, _ = updating(optax.with_extra_args_support(optax.adamw(1e-3)), size)
-    ours, compiled, compile_seconds = updating(learned(name, hidden_size, size), size)
+    ours, compiled, compile_seconds = learned(name, hidden_size, size)
     programs = {
-        "adamw": adamw,
+        "adamw": adamw(size),
         "ours": ours,
         "products": products(hidden_size, size, blocks=False),
         "products in blocks": products(hidden_size, size, blocks=True),
