@@ -6,9 +6,17 @@ from pathlib import Path
 
 
 def user_caches() -> Path:
-    """Return the user's folder for caches, as the operating system has it."""
+    """Return the user's folder for caches, as the operating system has it.
+
+    On Linux `XDG_CACHE_HOME`, unless it is relative (XDG Base Directory Specification: "consider
+    the path invalid and ignore it"), else `~/.cache`.
+
+    Raises:
+        RuntimeError: nobody knows where home is.
+    """
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    said = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return said if said.is_absolute() else Path.home() / ".cache"

@@ -55,7 +55,7 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class Job:
-    """One optimizer on one task: networks of all seeds, trained in one program.
+    """One optimizer on one task: networks of all seeds.
 
     Attributes:
         plan: the task.

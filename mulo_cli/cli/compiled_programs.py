@@ -2,19 +2,19 @@
 
 JAX has such a cache and reads its settings from the environment when it is imported, so setting
 them needs no engine. What the user has set wins; without a folder that can be written there is
-simply no cache. Programs are machine code and must not run on another processor: each kind has a
-folder of its own.
+simply no cache. Programs are machine code, and their loops are split over the cores that could be
+used when they were compiled, which jax's names of programs do not tell: each kind of processor has
+a folder of its own for each number of cores.
 """
 
 import hashlib
 import os
 import platform
-import re
 from collections.abc import MutableMapping
-from contextlib import suppress
 from pathlib import Path
 
 from mulo_cli.folders import user_caches
+from mulo_cli.machine import processor, usable_cores
 
 FOLDER_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
@@ -25,8 +25,6 @@ THRESHOLD_SECONDS = "0.3"
 
 MAX_BYTES = 2**30
 """Of all kept programs together; one takes some 1 MB."""
-
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 def keep_compiled_programs(environ: MutableMapping[str, str]) -> None:
@@ -46,20 +44,16 @@ def keep_compiled_programs(environ: MutableMapping[str, str]) -> None:
         _forget_oldest(programs, MAX_BYTES)
     except (OSError, RuntimeError):  # RuntimeError: nobody knows where home is
         return
-    environ[FOLDER_VARIABLE] = str(programs / processor())
+    environ[FOLDER_VARIABLE] = str(programs / folder_name())
     environ.setdefault(THRESHOLD_VARIABLE, THRESHOLD_SECONDS)
 
 
-def processor() -> str:
-    """Name this kind of processor: its architecture, and a digest of its model and features."""
-    told = ""
-    with suppress(OSError):
-        told = CPU_INFO.read_text("utf-8", errors="replace")
-    described = [platform.processor()]
-    for field in ("model name", "flags", "CPU part", "Features"):
-        described += re.findall(rf"^{field}\s*:(.*)$", told, re.MULTILINE)[:1]
-    digest = hashlib.sha256("\n".join(described).encode()).hexdigest()
-    return f"{platform.machine() or 'processor'}-{digest[:12]}"
+def folder_name() -> str:
+    """Name where programs can run: architecture, a digest of the processor, and usable cores."""
+    this = processor()
+    described = "\n".join((platform.processor(), this.name, *sorted(this.abilities)))
+    digest = hashlib.sha256(described.encode()).hexdigest()[:12]
+    return f"{platform.machine() or 'processor'}-{digest}-{usable_cores()}-cores"
 
 
 def _can_be_written(folder: Path) -> bool:

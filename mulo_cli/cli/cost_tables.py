@@ -31,7 +31,7 @@ class CostRow:
             network; activations with what the backward pass makes, the update with what it makes
             beside new parameters and state.
         network_bytes: these together.
-        memory: bytes of the data and of the networks of all seeds.
+        memory: bytes of the data and of the networks that train in one program.
         free_memory: bytes; null where nobody tells.
         fits: whether the former is not more than the latter.
         flops: floating-point operations of one step of one network.
@@ -100,7 +100,7 @@ def cost_table(rows: Sequence[CostRow]) -> Table:
     """Return trainings: what their networks and they themselves take."""
     several = len({row.optimizer for row in rows}) > 1
     table = Table(
-        title="told from shapes alone; memory: the data and the networks of all seeds",
+        title="told from shapes alone; memory: the data and the networks of one program",
         title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),

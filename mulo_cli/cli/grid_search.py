@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -100,14 +101,15 @@ def _run(
             memory_budget(free_memory()),
         )
         kept.keep(facts, programs.lanes)
-        progress.show(before, f"{programs.lanes} networks side by side")
-        for record in tune(search.task, waiting, config, programs, code_version()):
-            if isinstance(record, Progress):
-                progress.show(before + record.step, _standing(search, sink))
-                if request():  # not between the rows of lanes that ended together
-                    return
-            else:
-                sink.take(record)
+        progress.show(before, f"{programs.lanes} networks in each program")
+        with closing(tune(search.task, waiting, config, programs, code_version())) as records:
+            for record in records:
+                if isinstance(record, Progress):
+                    progress.show(before + record.step, _standing(search, sink))
+                    if request():  # not between the rows of lanes that ended together
+                        return
+                else:
+                    sink.take(record)
     finally:
         progress.stop()
 
@@ -137,11 +139,11 @@ def lanes_to_use(
     found = kept.find(facts)
     if None not in (found, asked) and found != asked:
         terminal.warning(
-            f"rows in {kept.path.parent} come from {found} networks side by side: with {asked} "
+            f"rows in {kept.path.parent} come from programs of {found} networks each: with {asked} "
             "the last digits differ"
         )
     if asked is None and found is not None:
-        terminal.info(f"{found} networks side by side, as {kept.path} says; --lanes changes it")
+        terminal.info(f"{found} networks in a program, as {kept.path} says; --lanes changes it")
     return asked or found
 
 

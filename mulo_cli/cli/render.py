@@ -5,12 +5,16 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 
 from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.terminal import Terminal
 from mulo_cli.errors import MuloError, OutputError
 
 DEBUG_VARIABLE = "MULO_DEBUG"
+
+KEPT_PROGRAM_WARNING = "Error (reading|writing) persistent compilation cache entry"
+"""How jax begins to tell that a kept program cannot be used or kept: it compiles it, then."""
 
 SHOWN_PATH = 200
 """Characters of a path that an error shows."""
@@ -19,11 +23,13 @@ SHOWN_PATH = 200
 def silence_libraries() -> None:
     """Keep libraries from printing tracebacks of their own: every failure reaches us as an error.
 
-    Orbax logs what it also raises, and its threads report callbacks that came too late.
+    Orbax logs what it also raises, and its threads report callbacks that came too late. Jax warns
+    at every start of a kept program that was cut off while it was written.
     """
     if os.environ.get(DEBUG_VARIABLE):
         return
     logging.disable(logging.ERROR)
+    warnings.filterwarnings("ignore", KEPT_PROGRAM_WARNING)
     sys.excepthook = sys.unraisablehook = threading.excepthook = lambda *_: None
 
 

@@ -173,19 +173,22 @@ def open_output(
     grown = output is not None and output.exists()
     sink = RowOutput(terminal, output, lines=lines) if grown else None
     if free is not None:
-        missing = [job for job in jobs if sink is None or known_rows(job, sink) is None]
+        missing = [
+            job
+            for job in jobs
+            if sink is None or len(known_rows(job, sink)) < job.plan.config.seeds
+        ]
         refuse_too_large(estimate(terminal, bench, missing), free)
     return sink or RowOutput(terminal, output, lines=lines)
 
 
-def known_rows(job: "Job", sink: "RowOutput") -> list[EvaluationRow] | None:
-    """Return the rows of a job, if the file has all of them."""
+def known_rows(job: "Job", sink: "RowOutput") -> dict[int, EvaluationRow]:
+    """Return seed -> row of those rows of a job that are in the file already."""
     from mulo_cli.results.environment import code_version
     from mulo_cli.studies.evaluate import identities
 
     wanted = identities(job.task, job.optimizer, job.plan.config, code_version())
-    found = [row for identity in wanted if (row := sink.find(identity))]
-    return found if len(found) == len(wanted) else None
+    return {identity.seed: row for identity in wanted if (row := sink.find(identity))}
 
 
 def called(job: "Job") -> str:
@@ -248,9 +251,13 @@ def _overridden(task: "SuiteTask", asked: Asked, window: int) -> "SuiteTask":
 
 def _smaller(costs: Sequence[tuple["Job", "TrainingCosts"]], free: int) -> str:
     """Say how trainings can be made to fit."""
-    least = min(job.plan.width for job, cost in costs if cost.memory > free)
+    beyond = [(job, cost) for job, cost in costs if cost.memory > free]
+    least = min(job.plan.width for job, _ in beyond)
     narrower = max((job.plan.width for job, _ in costs if job.plan.width < least), default=None)
-    less = "fewer --seeds (they train side by side) or a smaller --batch-size take less"
+    if any(cost.together > 1 for _, cost in beyond):
+        less = "fewer --seeds or a smaller --batch-size take less"
+    else:
+        less = "a smaller --batch-size takes less"
     if narrower is None:
         return less
     option = "--limit-width" if costs[0][0].plan.place.suite else "--widths up to"

@@ -1,6 +1,7 @@
 """`mulo tune-adam --transfer`: train every rate at every size, judge how the best one drifts."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -188,18 +189,19 @@ def _train(
 
     before = asked.config.steps * len(sink.rows)
     best: tuple[float, float] | None = None
-    records = measure_transfer(size.task, waiting, asked.config, programs, code_version())
-    for record in records:
-        if isinstance(record, TransferRow):
-            sink.take(record)
-            if record.validation_loss is not None:
-                found = (record.validation_loss, record.learning_rate)
-                best = min(found, best or found)
-        else:
-            told = "" if best is None else f", best so far {best[0]:.4f} at rate {best[1]:g}"
-            progress.show(before + record.step, f"{size.called}{told}")
-            if request():  # not between the rows of lanes that ended together
-                return
+    training = measure_transfer(size.task, waiting, asked.config, programs, code_version())
+    with closing(training) as records:
+        for record in records:
+            if isinstance(record, TransferRow):
+                sink.take(record)
+                if record.validation_loss is not None:
+                    found = (record.validation_loss, record.learning_rate)
+                    best = min(found, best or found)
+            else:
+                told = "" if best is None else f", best so far {best[0]:.4f} at rate {best[1]:g}"
+                progress.show(before + record.step, f"{size.called}{told}")
+                if request():  # not between the rows of lanes that ended together
+                    return
 
 
 def _finished(terminal: Terminal, asked: TransferRequest, sink: TransferOutput) -> Outcome:

@@ -31,7 +31,7 @@ class SearchRequest:
         schedule: of the learning rate.
         section: the network and its data; one width.
         config: how it is trained.
-        lanes: networks side by side; None: what fits.
+        lanes: networks in one program; None: what fits.
         folder: of rows, best values and the number of lanes.
         format: of the output.
     """
@@ -60,7 +60,7 @@ class TransferRequest:
         sections: network and data at each size; one width each.
         config: how each is trained.
         seeds: networks per rate and size.
-        lanes: networks side by side; None: what fits.
+        lanes: networks in one program; None: what fits.
         expect: the verdict that is hoped for.
         plot: file of the picture.
         folder: of rows and the number of lanes.

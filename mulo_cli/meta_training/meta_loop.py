@@ -15,13 +15,20 @@ from mulo_cli.errors import NumericalError
 from mulo_cli.gradient_estimators.base import GradientEstimator
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.meta_training.checkpoints import BestTheta, Checkpoints, Restored, RunState
+from mulo_cli.meta_training.kept_programs import KeptPrograms
 from mulo_cli.meta_training.meta_step import (
     MetaState,
     MetaStepInfo,
     make_init,
     make_meta_step,
+    no_info,
 )
-from mulo_cli.meta_training.programs import CompileLater, Program, side_by_side
+from mulo_cli.meta_training.programs import (
+    CompileLater,
+    Program,
+    Source,
+    compiling_side_by_side,
+)
 from mulo_cli.meta_training.validation import ValidationConfig, ValidationLosses, make_validators
 from mulo_cli.mup.roles import leaf_name
 from mulo_cli.results.records import MetaStepRecord, ValidationRecord
@@ -84,7 +91,10 @@ MetaRecord: TypeAlias = Begun | MetaStepRecord | ValidationRecord | Ended
 
 
 def meta_train(
-    training: MetaTraining, checkpoints: Checkpoints, should_stop: Callable[[], bool]
+    training: MetaTraining,
+    checkpoints: Checkpoints,
+    should_stop: Callable[[], bool],
+    kept: KeptPrograms | None = None,
 ) -> Iterator[MetaRecord]:
     """Meta-train from the newest checkpoint, or from the beginning, to the end.
 
@@ -95,6 +105,7 @@ def meta_train(
         training: what to do.
         checkpoints: where the run is saved.
         should_stop: asked after every record; when it says yes the run is saved and ends.
+        kept: where traced programs are looked for and kept; of this very meta-training.
 
     Yields:
         `Begun`, then meta-step and validation records, then `Ended`.
@@ -110,8 +121,8 @@ def meta_train(
     begun = _begun(restored)
     yield begun
     step, finished = begun.step, False
-    with side_by_side() as compile_later:
-        first = None if restored else compile_later(init, root)
+    with compiling_side_by_side(kept) as compile_later:
+        first = None if restored else compile_later(Source("init", init, (root,), shapes))
         programs = _compile(training, shapes, root, compile_later)
         state = restored.state if restored else _first_state(cast(Program, first)(root))
         while not should_stop():
@@ -152,11 +163,15 @@ def _compile(
     """Trace all programs and begin to compile them, the longest one first."""
     data = tuple(jax.tree.map(jnp.asarray, task.data) for task in training.tasks)
     meta_step = make_meta_step(training.estimators, training.optimizer)
-    step_program = compile_later(meta_step, shapes, root, data)
+    stepped = (shapes, no_info(len(training.tasks)))
+    step_program = compile_later(
+        Source("meta_step", meta_step, (shapes, root, data), stepped, donates_first=True)
+    )
+    losses = ValidationLosses(jnp.float32(0), jnp.float32(0))
     validators = make_validators(training.tasks, training.learned_optimizer, training.validation)
     validations = [
-        compile_later(validate, shapes.theta, root, of_task)
-        for validate, of_task in zip(validators, data, strict=True)
+        compile_later(Source(f"validate_{i}", validate, (shapes.theta, root, of_task), losses))
+        for i, (validate, of_task) in enumerate(zip(validators, data, strict=True))
     ]
 
     def validate(theta: Theta) -> list[ValidationLosses]:

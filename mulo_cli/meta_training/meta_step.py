@@ -49,6 +49,13 @@ class MetaStepInfo(NamedTuple):
     """Asked of theta itself: a bounded loss hides a theta that is not."""
 
 
+def no_info(tasks: int) -> MetaStepInfo:
+    """Return what stands for the info of a step over so many tasks before there was one."""
+    none = jnp.float32(0)
+    estimate = EstimateInfo(none, none, none, jnp.int32(0))
+    return MetaStepInfo((estimate,) * tasks, none, jnp.bool_(True))
+
+
 MetaStep: TypeAlias = Callable[
     [MetaState, PRNGKey, tuple[Data, ...]], tuple[MetaState, MetaStepInfo]
 ]

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 Parametrization: TypeAlias = Literal["mup", "sp"]
 Scale: TypeAlias = Literal["desk", "paper", "custom"]
 MatmulPrecision: TypeAlias = Literal["float32", "bfloat16"]
+USUAL_PRECISION: MatmulPrecision = "float32"
 PositiveInt: TypeAlias = Annotated[int, Field(gt=0)]
 Rate: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -67,7 +68,7 @@ class TaskSection:
     widths: Annotated[list[PositiveInt], Field(min_length=1)]
     depth: PositiveInt
     batch_size: PositiveInt
-    matmul_precision: MatmulPrecision = "float32"
+    matmul_precision: MatmulPrecision = USUAL_PRECISION
     """Of the networks' matrix products. It has a default because older recipes do not tell it."""
 
     @model_validator(mode="after")
@@ -174,8 +175,14 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def digest(recipe: Recipe) -> str:
-    """Return the SHA-256 (hex) of everything that the recipe's result depends on."""
+    """Return the SHA-256 (hex) of everything that the recipe's result depends on.
+
+    The usual precision of products is left out, so that recipes keep the digests they had before
+    there was a choice.
+    """
     effective = {k: v for k, v in as_dict(recipe).items() if k not in WITHOUT_EFFECT}
+    if recipe.task.matmul_precision == USUAL_PRECISION:
+        del effective["task"]["matmul_precision"]
     return hashlib.sha256(json.dumps(effective, sort_keys=True).encode()).hexdigest()
 
 

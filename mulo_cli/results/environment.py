@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mulo_cli.machine import processor, usable_cores
+
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "orbax-checkpoint", "numpy")
 
 GPU_PACKAGES = (
@@ -31,7 +33,7 @@ VECTOR_INSTRUCTIONS = frozenset(
 )  # fmt: skip
 """Flags of a processor that compiled programs may use, as Linux names them."""
 
-CPU_INFO, DRIVER_INFO = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
+DRIVER_INFO = Path("/proc/driver/nvidia/version")
 
 CPU = "cpu"
 """What jax calls the processor as a device."""
@@ -47,7 +49,9 @@ DETERMINISTIC = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_
 candidate in place of the one that happened to be measured fastest (no autotuning)."""
 
 
-def describe_environment(devices: list[str], settings: Mapping[str, Any] = {}) -> dict[str, Any]:
+def describe_environment(
+    devices: list[str], settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return versions of what computes, the machine, and what else bits depend on.
 
     Args:
@@ -61,12 +65,12 @@ def describe_environment(devices: list[str], settings: Mapping[str, Any] = {}) -
         **_installed(GPU_PACKAGES),
         "platform": f"{platform.system()} {platform.machine()}",
         **_processor(),
-        "cpu_count": _usable_cores(),
+        "cpu_count": usable_cores(),
         "devices": devices,
         **_driver(),
         "xla_flags": flags_without_paths(os.environ.get("XLA_FLAGS", "")),
         "tf32_override": os.environ.get("NVIDIA_TF32_OVERRIDE", ""),
-        **settings,
+        **(settings or {}),
     }
 
 
@@ -93,9 +97,18 @@ def determinism_hint(backend: str, flags: str) -> str | None:
 
 
 def flags_without_paths(flags: str) -> str:
-    """Return XLA's flags in the order of the alphabet; of a path, only that there is one."""
-    parts = (flag.partition("=") for flag in flags.split())
-    return " ".join(sorted(f"{n}{is_}{'(path)' if '/' in v else v}" for n, is_, v in parts))
+    """Return XLA's flags in the order of the alphabet, of each the last value: it counts for XLA.
+
+    Of a path, only that there is one: it may be a flag's value, or a file with flags.
+    """
+    last = {}
+    for part in flags.split():
+        name, is_, value = part.partition("=")
+        if name.startswith("-"):
+            last[name] = f"{name}{is_}{'(path)' if '/' in value else value}"
+        else:
+            last[name] = "(path)"
+    return " ".join(sorted(last.values()))
 
 
 def code_version() -> str:
@@ -119,23 +132,11 @@ def _installed(names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _processor() -> dict[str, Any]:
+def _processor() -> dict[str, str]:
     """Return the processor's name and its vector instructions, as far as the system tells them."""
-    told = _text(CPU_INFO)
-    name = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", told, re.MULTILINE)
-    known = VECTOR_INSTRUCTIONS.intersection(flags[1].split()) if flags else ()
-    return {
-        "cpu": name[1].strip() if name else platform.processor(),
-        "vector_instructions": " ".join(sorted(known)),
-    }
-
-
-def _usable_cores() -> int:
-    """Return on how many cores this process may run, which may be fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    this = processor()
+    known = VECTOR_INSTRUCTIONS & this.abilities
+    return {"cpu": this.name, "vector_instructions": " ".join(sorted(known))}
 
 
 def _driver() -> dict[str, str]:

@@ -16,6 +16,7 @@ from mulo_cli.mup.sketches import named_leaves
 from mulo_cli.studies.costs import training_costs
 from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask, NamedOptimizer
 from mulo_cli.studies.forward_order import first_uses
+from mulo_cli.studies.lane_count import compiled_bytes
 from mulo_cli.studies.lanes import Lane, lane_programs, seed_keys
 from mulo_cli.studies.layers import LayerNumbers, Look, compare, make_look
 from mulo_cli.studies.tensors import Leaf, TensorNumbers, Vectors, leaf_of, look_at_tensors, pushed
@@ -233,26 +234,17 @@ def _peak(programs: CheckPrograms, lane: Lane, probe: Batch) -> int:
     kept = params + size_in_bytes(probe) + outputs + _vector_bytes(anatomy.leaves)
     remembered = size_in_bytes(lane.state.optimizer_state)
     return max(
-        memory_of(programs.start),
-        memory_of(programs.train) + kept,
-        memory_of(programs.look) + remembered + kept,
-        memory_of(programs.push) + remembered + outputs,
+        compiled_bytes(programs.start),
+        compiled_bytes(programs.train) + kept,
+        compiled_bytes(programs.look) + remembered + kept,
+        compiled_bytes(programs.push) + remembered + outputs,
         *(
-            memory_of(one) + 2 * params + remembered - 2 * leaf_bytes + outputs
+            compiled_bytes(one) + 2 * params + remembered - 2 * leaf_bytes + outputs
             for one, leaf_bytes in zip(
                 programs.tensors, map(_bytes, jax.tree.leaves(lane.state.params)), strict=True
             )
         ),
     )
-
-
-def memory_of(program: Any) -> int:
-    """Return the bytes a compiled program has in use: arguments, results and what lies between."""
-    told = program.memory_analysis()
-    if told is None:  # some devices do not tell
-        return 0
-    held = told.argument_size_in_bytes + told.output_size_in_bytes - told.alias_size_in_bytes
-    return held + told.temp_size_in_bytes
 
 
 def _bytes(leaf: jax.ShapeDtypeStruct) -> int:

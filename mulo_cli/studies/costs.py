@@ -1,6 +1,7 @@
 """What a training will cost, told from shapes alone: nothing is compiled or run.
 
-Memory is that of networks that train side by side, one per seed, beside one copy of the data.
+Memory is that of the networks of one program, as `evaluate` groups seeds, beside one copy of the
+data; more programs train at once only where there is room.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jaxtyping import Array
 from mulo_cli.inner_training.state import InnerState
 from mulo_cli.inner_training.traced import count_flops, peak_bytes, size_in_bytes, trace
 from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask, NamedOptimizer
+from mulo_cli.studies.lane_count import PROGRAM_BYTES, even_lanes, most_lanes
 from mulo_cli.studies.lanes import lane_programs
 from mulo_cli.types import Data, Hyper, Params, PRNGKey
 
@@ -28,7 +30,7 @@ class TrainingCosts:
         update_bytes: of one network: what one update makes beside the new parameters and state.
         data_bytes: both splits, as far as they rest on the device.
         flops: floating-point operations of one step of one network.
-        seeds: networks side by side.
+        seeds: networks, one of each.
         steps: of each training.
     """
 
@@ -55,9 +57,15 @@ class TrainingCosts:
         )
 
     @property
+    def together(self) -> int:
+        """Networks of one program."""
+        fitting = PROGRAM_BYTES // max(1, self.network_bytes)
+        return even_lanes(self.seeds, min(fitting, most_lanes(self.seeds)))
+
+    @property
     def memory(self) -> int:
-        """Bytes of all networks and of the data."""
-        return self.data_bytes + self.seeds * self.network_bytes
+        """Bytes of the networks of one program, and of the data."""
+        return self.data_bytes + self.together * self.network_bytes
 
     @property
     def training_flops(self) -> int:

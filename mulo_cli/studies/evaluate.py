@@ -7,8 +7,10 @@ the `window` steps up to s; a run has diverged at its first step with a non-fini
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +24,7 @@ from mulo_cli.results.records import NOWHERE, EvaluationIdentity, EvaluationRow,
 from mulo_cli.studies.lane_count import (
     PROGRAM_BYTES,
     UNKNOWN,
-    compiled_bytes,
+    bytes_beside_data,
     largest_programs,
     most_lanes,
     waves_at_once,
@@ -164,12 +166,13 @@ def evaluate(
     config: EvaluationConfig,
     code_version: str,
     budget: int = UNKNOWN,
-) -> Iterator[Progress | EvaluationRow]:
+    known: Mapping[int, EvaluationRow] = MappingProxyType({}),
+) -> Generator[Progress | EvaluationRow, None, None]:
     """Train one network per seed, a group of seeds in one compiled program; yield a row for each.
 
-    The program trains a segment at a time; a `Progress` after each is the caller's opportunity to
-    stop, and tells the mean number of steps over all networks. What is trained depends neither on
-    how it is cut nor on the budget.
+    Rows come as soon as their group has ended. The program trains a segment at a time; a `Progress`
+    after each is the caller's opportunity to stop, and tells the mean number of steps over all
+    networks. What is trained depends neither on how it is cut nor on the budget.
 
     Args:
         task: what is trained.
@@ -177,22 +180,28 @@ def evaluate(
         config: how.
         code_version: told in rows.
         budget: bytes that groups which train at once may take; one may always train.
+        known: rows of some seeds; a group of which none is missing is not trained, and its rows
+            come first. Which seeds are a group depends on what is asked for alone.
     """
     programs = _compile(task, optimizer, config)
     seeds = range(config.seeds)
     groups = [seeds[i : i + programs.lanes] for i in seeds[:: programs.lanes]]
-    at_once = min(len(groups), waves_at_once(programs.memory, budget))
-    trainings = (_train_group(task, optimizer, config, programs, group) for group in groups)
-    done, rows = 0, {}
-    for told in side_by_side(trainings, at_once):
-        if isinstance(told, _Segment):
-            done += told.network_steps
-            yield Progress(done // config.seeds, told.loss)
-        else:
-            share = told.seconds / (config.steps * len(told.seeds) * at_once)
-            rows |= {seed: {**of, "seconds_per_step": share} for seed, of in told.rows.items()}
-    for told in identities(task, optimizer, config, code_version):
-        yield EvaluationRow(**vars(told), **rows[told.seed])
+    waiting = [group for group in groups if not all(seed in known for seed in group)]
+    passed_on = [seed for group in groups if group not in waiting for seed in group]
+    yield from (known[seed] for seed in passed_on)
+    at_once = max(1, min(len(waiting), waves_at_once(programs.memory, budget)))
+    trainings = (_train_group(task, optimizer, config, programs, group) for group in waiting)
+    done = config.steps * len(passed_on)
+    with closing(side_by_side(trainings, at_once)) as records:
+        for told in records:
+            if isinstance(told, _Segment):
+                done += told.network_steps
+                yield Progress(done // config.seeds, told.loss)
+                continue
+            share = told.seconds / (config.steps * len(told.rows) * at_once)
+            for seed, fields in told.rows.items():
+                named = identity(task, optimizer, config, seed, code_version)
+                yield EvaluationRow(**vars(named), **fields, seconds_per_step=share)
 
 
 class _Segment(NamedTuple):
@@ -205,7 +214,6 @@ class _Segment(NamedTuple):
 class _Trained(NamedTuple):
     """What a group tells at its end: seconds of its training, and seed -> fields of its row."""
 
-    seeds: range
     seconds: float
     rows: dict[int, dict[str, Any]]
 
@@ -238,7 +246,7 @@ def _train_group(
         }
         for place, seed in enumerate(group)
     }
-    yield _Trained(group, seconds, rows)
+    yield _Trained(seconds, rows)
 
 
 def summarise_losses(
@@ -308,7 +316,7 @@ def _compile(task: EvaluationTask, named: NamedOptimizer, config: EvaluationConf
         }
         return _Programs(
             lanes=lanes,
-            memory=max(map(compiled_bytes, trains.values())) - size_in_bytes(data),
+            memory=bytes_beside_data(trains.values(), start.out_info.state, data),
             start=start.compile(),
             train=trains,
             measure=measure.lower(start.out_info, hyper, task.test_data).compile(),

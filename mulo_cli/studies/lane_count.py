@@ -1,12 +1,15 @@
-"""How many lanes a program has, how many run at once: as measured best, as memory has room."""
+"""How many lanes a program has, how many programs run: as measured best, as memory has room."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 
 from mulo_cli.errors import MuloError
+from mulo_cli.inner_training.state import InnerState
+from mulo_cli.inner_training.traced import size_in_bytes
+from mulo_cli.machine import usable_cores
+from mulo_cli.types import Data
 
 MOST_ON_CPU = 16
 """Measured (three-layer MLPs of width 64, batch 64, two cores with 1 MB of cache each, a program on
@@ -82,7 +85,7 @@ def waves_at_once(memory: int, budget: int) -> int:
     """
     if jax.default_backend() != "cpu":
         return 1
-    return max(1, min(_usable_cores(), budget // max(1, memory)))
+    return max(1, min(usable_cores(), budget // max(1, memory)))
 
 
 def largest_programs(
@@ -132,8 +135,21 @@ def fitting_programs(
     return programs
 
 
-def compiled_bytes(compiled: jax.stages.Compiled) -> int:
+def bytes_beside_data(programs: Iterable[Callable], state: InnerState, data: Data) -> int:
+    """Return the bytes that lanes take in the hungriest of some programs, their data not counted.
+
+    Args:
+        programs: that train them.
+        state: of all lanes; twice as much is the least, and stands where no compiler tells.
+        data: shared, and counted elsewhere.
+    """
+    told = max(map(compiled_bytes, programs)) - size_in_bytes(data)
+    return max(told, 2 * size_in_bytes(state))
+
+
+def compiled_bytes(compiled: Callable) -> int:
     """Return the memory that a compiled program takes, arguments and results included."""
+    assert isinstance(compiled, jax.stages.Compiled)
     told = compiled.memory_analysis()
     if told is None:  # a device that does not tell
         return 0
@@ -143,12 +159,6 @@ def compiled_bytes(compiled: jax.stages.Compiled) -> int:
         + told.temp_size_in_bytes
         - told.alias_size_in_bytes
     )
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on every system
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gigabytes(size: int) -> str:

@@ -1,7 +1,7 @@
 """Lanes: networks that train side by side in one compiled program, a segment of steps at a time.
 
-Every study that trains many networks vmaps these functions: over seeds (evaluate), over seeds and
-hyper-parameters (tune).
+Every study that trains many networks vmaps these functions: over seeds (evaluate), over
+hyper-parameters of one seed (tune, transfer).
 """
 
 from collections.abc import Callable, Iterable

@@ -8,7 +8,8 @@ an interrupted search would not end as an uninterrupted one. On a CPU several wa
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,9 +17,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mulo_cli.inner_training.traced import size_in_bytes
 from mulo_cli.studies.evaluate import NamedOptimizer, Progress, sizes
-from mulo_cli.studies.lane_count import compiled_bytes, waves_at_once
+from mulo_cli.studies.lane_count import bytes_beside_data, waves_at_once
 from mulo_cli.studies.lanes import Lane, seed_keys
 from mulo_cli.studies.side_by_side import side_by_side
 from mulo_cli.types import Concrete, Data, Hyper, PRNGKey
@@ -83,7 +83,7 @@ class SeatPrograms(NamedTuple):
     Attributes:
         lanes: how many.
         memory: bytes that a wave takes, by the compiler's own account.
-        at_once: waves that train side by side.
+        at_once: waves that train side by side, if there are as many.
         numbers: numbers of a training's first steps, one segment of them.
         start: key, hyper-parameters -> lanes.
         train: lanes, hyper-parameters, numbers of the steps -> lanes, what was measured.
@@ -131,7 +131,7 @@ class _Segment(NamedTuple):
 
 def take_turns(
     trials: Sequence[Trial], programs: SeatPrograms, steps: int, has_ended: HasEnded
-) -> Iterator[Progress | Ended]:
+) -> Generator[Progress | Ended, None, None]:
     """Train every trial and yield it when it has ended, in no particular order.
 
     A `Progress`, after each segment of a wave, counts the steps of all trials together: one that
@@ -143,15 +143,18 @@ def take_turns(
         steps: of a training at most; a segment may run beyond them.
         has_ended: tells those that end earlier.
     """
+    waves = waves_of(trials, programs.lanes)
+    programs = programs._replace(at_once=min(programs.at_once, len(waves)))
     trainings = (
         _train_wave(wave, *_inputs(wave, programs.lanes), programs, steps, has_ended)
-        for wave in waves_of(trials, programs.lanes)
+        for wave in waves
     )
     done = 0
-    for segment in side_by_side(trainings, programs.at_once):
-        yield from segment.ended
-        done += segment.steps
-        yield Progress(done, segment.loss)
+    with closing(side_by_side(trainings, programs.at_once)) as told:
+        for segment in told:
+            yield from segment.ended
+            done += segment.steps
+            yield Progress(done, segment.loss)
 
 
 def waves_of(trials: Sequence[Trial], lanes: int) -> list[Sequence[Trial]]:
@@ -228,8 +231,7 @@ def compile_seats(
     of_lanes = jax.vmap(train, (OF_ONE_SEED, 0, None, None), (OF_ONE_SEED, 0))
     trains = jax.jit(of_lanes, donate_argnums=0)
     compiled = trains.lower(begin.out_info, hyper, data, numbers).compile()
-    state = size_in_bytes(begin.out_info.state)
-    memory = max(compiled_bytes(compiled) - size_in_bytes(data), 2 * state)
+    memory = bytes_beside_data([compiled], begin.out_info.state, data)
     return SeatPrograms(
         lanes=lanes,
         memory=memory,

@@ -4,7 +4,7 @@ What is told comes in an order that depends on how many there are at once, not o
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -12,11 +12,13 @@ from typing import TypeVar
 Told = TypeVar("Told")
 
 
-def side_by_side(trainings: Iterable[Iterator[Told]], at_once: int) -> Iterator[Told]:
+def side_by_side(trainings: Iterable[Iterator[Told]], at_once: int) -> Generator[Told, None, None]:
     """Advance so many iterators at once and yield what they tell, in turn.
 
     The next one begins, in its place, when one has come to its end. Whoever stops listening waits
-    for the step that each of them is in, no longer.
+    for the step that each of them is in, no longer; who closes the generator (and whatever passes
+    on what it yields) can be interrupted while waiting: left to the garbage collector, it would
+    swallow the interruption.
 
     Args:
         trainings: begun in this order; each is advanced in threads, by one at a time.

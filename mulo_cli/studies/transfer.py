@@ -1,11 +1,12 @@
-"""Learning-rate transfer: all rates and seeds of one size, as lanes of one program.
+"""Learning-rate transfer: all rates of one size as lanes of one program, seed by seed.
 
 A. Gupta et al., "Extending muP: spectral conditions for feature learning across optimizers",
 appendix D: losses at each learning rate and width or depth; a training stops once its validation
 loss has not improved for 150 iterations.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +121,7 @@ def measure_transfer(
     config: TransferConfig,
     programs: SeatPrograms,
     code_version: str,
-) -> Iterator[Progress | TransferRow]:
+) -> Generator[Progress | TransferRow, None, None]:
     """Train every trial until it stops and yield its row then, in no particular order.
 
     Args:
@@ -137,17 +138,18 @@ def measure_transfer(
             validation, config.validate_every, config.patience
         )
 
-    for record in take_turns(trials, programs, config.steps, has_ended):
-        if isinstance(record, Ended):
-            told = transfer_identity(task, record.trial, config, code_version)
-            yield TransferRow(
-                **vars(told),
-                **summarise(record, config),
-                parameters=record.sizes["parameters"],
-                seconds_per_step=record.seconds_per_step,
-            )
-        else:
-            yield record
+    with closing(take_turns(trials, programs, config.steps, has_ended)) as records:
+        for record in records:
+            if isinstance(record, Ended):
+                told = transfer_identity(task, record.trial, config, code_version)
+                yield TransferRow(
+                    **vars(told),
+                    **summarise(record, config),
+                    parameters=record.sizes["parameters"],
+                    seconds_per_step=record.seconds_per_step,
+                )
+            else:
+                yield record
 
 
 def stops_early(validation: Float[np.ndarray, " V"], every: int, patience: int) -> bool:

@@ -3,7 +3,8 @@
 muLO (B. Therien et al., 2025), appendix B, tunes AdamW and muAdam over some 500 configurations.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 
 import numpy as np
 from jaxtyping import Array, Int
@@ -77,7 +78,7 @@ def tune(
     config: EvaluationConfig,
     programs: SeatPrograms,
     code_version: str,
-) -> Iterator[Progress | EvaluationRow]:
+) -> Generator[Progress | EvaluationRow, None, None]:
     """Train every trial and yield its row when it has ended, in no particular order.
 
     A `Progress`, after each segment of a wave, counts the steps of all trials together. A run that
@@ -90,8 +91,9 @@ def tune(
         programs: compiled for such trials.
         code_version: told in rows.
     """
-    for record in take_turns(trials, programs, config.steps, has_diverged):
-        yield _row(task, record, config, code_version) if isinstance(record, Ended) else record
+    with closing(take_turns(trials, programs, config.steps, has_diverged)) as records:
+        for record in records:
+            yield _row(task, record, config, code_version) if isinstance(record, Ended) else record
 
 
 def has_diverged(done: Sequence[Measured]) -> bool:

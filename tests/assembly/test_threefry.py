@@ -21,16 +21,29 @@ def test_words_are_those_of_the_authors(key, counter, words):
     assert tuple(map(int, made)) == words
 
 
+DRAWN = (
+    (0xF29A4FA7, 0xFA843692, 0x55110E28, 0x77FAA835, 0x91E43BB7),
+    (0x9312778B, 0xE4E8DFBE),
+    ((0x6B200159, 0x99BA4EFE), (0x375F238F, 0xCDDB151D), (0xF71F4EA9, 0xA20E4081)),
+    (789, 0, 712, 373, 771, 347, 832),
+)
+"""What jax 0.10.2 draws by itself: bits, a folded key, split keys, integers. Written down, because
+within one process nothing can be drawn in the old way once threefry has been fused."""
+
+
 def test_jax_draws_the_same_numbers_without_a_loop():
     def draw(key):
-        noise = jax.random.normal(jax.random.fold_in(key, 3), (5, 7))
-        return noise, jax.random.randint(key, (11,), 0, 1_000), jax.random.key_data(key)
+        return (
+            jax.random.bits(key, (5,)),
+            jax.random.key_data(jax.random.fold_in(key, 3)),
+            jax.random.key_data(jax.random.split(key, 3)),
+            jax.random.randint(key, (7,), 0, 1_000),
+        )
 
-    keys = jax.random.split(jax.random.key(0), 4)
-    before = jax.jit(jax.vmap(draw))(keys)
     fuse_threefry()
-    fused = jax.jit(jax.vmap(lambda key: draw(key))).lower(keys).compile()
+    keys = jnp.stack([jax.random.key(1), jax.random.key(0)])
+    fused = jax.jit(jax.vmap(draw)).lower(keys).compile()
     if jax.default_backend() == "cpu":
         assert " while(" not in fused.as_text()
-    for was, now in zip(before, fused(keys), strict=True):
-        np.testing.assert_array_equal(was, now)
+    for known, drawn in zip(DRAWN, fused(keys), strict=True):
+        np.testing.assert_array_equal(drawn[1], known)

@@ -3,10 +3,11 @@
     python -m tests.benchmarks.batch_share --batch-size 128
 
 K steps of plain SGD (three hidden layers) in one compiled program, with a batch drawn in every step
-and with one batch for all of them; and the batches of K steps alone. One network, and 16 that share
-the order of their data by pairs, as PES has them. Digits are moved and get noise, 64 normal numbers
-an image; stored images (random ones of ImageNet-32's shape) are gathered and standardised alone.
-Programs take turns. A table on stderr, JSON lines on stdout.
+and with one batch, an argument, for all steps of an order of the data; and the batches of K steps
+alone. Every run goes on with the networks of the last. One network, and 16 that share the order of
+their data by pairs, as PES has them. Digits are moved and get noise, 64 normal numbers an image;
+stored images (random ones of ImageNet-32's shape) are gathered and standardised alone. Programs
+take turns. A table on stderr, JSON lines on stdout.
 """
 
 import argparse
@@ -22,12 +23,20 @@ from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.assembly.tasks import build_task
 from mulo_cli.datasets.base import Dataset
 from mulo_cli.datasets.images import channel_statistics, image_dataset
-from mulo_cli.inner_training.state import init_inner_state
+from mulo_cli.inner_training.state import InnerState, init_inner_state
 from mulo_cli.inner_training.unroll import unroll
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.tasks.base import Task
-from mulo_cli.types import Data, PRNGKey
-from tests.benchmarks.measuring import Program, ratio, spread, take_turns, tell, tell_environment
+from mulo_cli.types import Batch, Data, PRNGKey
+from tests.benchmarks.measuring import (
+    Program,
+    compile_timed,
+    ratio,
+    spread,
+    take_turns,
+    tell,
+    tell_environment,
+)
 
 HIDDEN_LAYERS = 3
 NETWORKS = {"one": (1, 1), "eight pairs": (8, 2)}
@@ -53,7 +62,7 @@ def stored_images() -> Dataset:
     )  # fmt: skip
 
 
-def batches_program(task: Task, orders: int, steps: int) -> Callable:
+def batches_program(task: Task, steps: int) -> Callable:
     """Return a function of keys that makes the batches of all steps, and looks at all of them."""
 
     def make(keys: PRNGKey, data: Data) -> jax.Array:
@@ -71,21 +80,46 @@ def batches_program(task: Task, orders: int, steps: int) -> Callable:
     return make
 
 
-def training_program(task: Task, sharing: int, steps: int) -> Callable:
-    """Return a function of keys that trains networks, so many on each order of the data."""
-    sgd = optax.with_extra_args_support(optax.sgd(1e-2))
+def sgd() -> optax.GradientTransformationExtraArgs:
+    """Return what trains the networks: an update that costs next to nothing."""
+    return optax.with_extra_args_support(optax.sgd(1e-2))
 
-    def make(keys: PRNGKey, data: Data) -> jax.Array:
-        def one(key: PRNGKey, rate: jax.Array) -> jax.Array:
-            state = init_inner_state(task, sgd, key)
-            params = jax.tree.map(lambda leaf: leaf * rate, state.params)  # networks are not alike
-            state = state._replace(params=params)
-            return unroll(task, sgd, state, data, key, jnp.arange(steps))[1]
 
-        rates = jnp.linspace(0.9, 1.0, sharing)
-        return jax.vmap(lambda key: jax.vmap(one, (None, 0))(key, rates))(keys)
+def beginnings(task: Task, keys: PRNGKey, sharing: int) -> InnerState:
+    """Return networks to begin with, so many on each order of the data."""
 
-    return make
+    def one(key: PRNGKey) -> InnerState:
+        return init_inner_state(task, sgd(), key)
+
+    return jax.jit(jax.vmap(lambda key: jax.vmap(one)(jax.random.split(key, sharing))))(keys)
+
+
+def training_program(task: Task, steps: int, data_axis: int | None) -> Callable:
+    """Return a function of networks, keys and data that trains the networks.
+
+    Args:
+        task: of all of them.
+        steps: of each.
+        data_axis: 0, each order of the data has arrays of its own; None, all share them.
+    """
+
+    def train(states: InnerState, keys: PRNGKey, data: Data) -> tuple[InnerState, jax.Array]:
+        def one(state: InnerState, key: PRNGKey, data: Data) -> tuple[InnerState, jax.Array]:
+            return unroll(task, sgd(), state, data, key, jnp.arange(steps))
+
+        of_one_order = jax.vmap(one, (0, None, None))
+        return jax.vmap(of_one_order, (0, 0, data_axis))(states, keys, data)
+
+    return train
+
+
+def trained(task: Task, sharing: int, keys: PRNGKey, steps: int, batch: Batch | None) -> Program:
+    """Return the training of all networks: on batches of each step, or on one for every order."""
+    data, axis = (task.data, None) if batch is None else (batch, 0)
+    states = beginnings(task, keys, sharing)
+    train = training_program(task, steps, axis)
+    compiled, _ = compile_timed(train, states, keys, data, donate_argnums=0)
+    return Program(lambda states: compiled(states, keys, data)[0], states)
 
 
 def measure(dataset: str, width: int, networks: str, options: argparse.Namespace) -> dict:
@@ -96,18 +130,15 @@ def measure(dataset: str, width: int, networks: str, options: argparse.Namespace
     task = task._replace(data=jax.device_put(task.data))
     orders, sharing = NETWORKS[networks]
     keys = jax.random.split(jax.random.key(0), orders)
-    still = task.batch(task.data, keys[0], jnp.int32(0))
-    fixed = task._replace(batch=lambda data, key, step: still)
+    still = jax.jit(jax.vmap(task.batch, (None, 0, None)))(task.data, keys, jnp.int32(0))
+    fixed = task._replace(batch=lambda data, key, step: data)
     steps = options.steps
-    functions = {
-        "step": training_program(task, sharing, steps),
-        "fixed": training_program(fixed, sharing, steps),
-        "batch": batches_program(task, orders, steps),
+    batches, _ = compile_timed(batches_program(task, steps), keys, task.data)
+    programs = {
+        "step": trained(task, sharing, keys, steps, None),
+        "fixed": trained(fixed, sharing, keys, steps, still),
+        "batch": Program(lambda _: batches(keys, task.data), None),
     }
-    programs = {}
-    for name, function in functions.items():
-        compiled = jax.jit(function).lower(keys, task.data).compile()
-        programs[name] = Program(lambda _, run=compiled: run(keys, task.data), None)
     seconds = take_turns(programs, options.repetitions)
     return {
         "dataset": dataset,

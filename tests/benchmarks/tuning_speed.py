@@ -2,27 +2,31 @@
 
     python -m tests.benchmarks.tuning_speed --optimizers muadam,adamw --width 64 --steps 500
 
-Data: the digits; grids: the papers'. The search is a process of its own, as users start it. One at
-a time is `studies.tune` with a single lane and no second training beside it, on a sample of
-configurations that neither crawl nor diverge: a segment is one program, compiled once and not
-counted; it is held against the search's own training of as many steps, compilation not counted
-either (one that diverges ends with its segment on both sides). One process each is `mulo evaluate
---seeds 1` for a few of them, held against the whole search. No process finds anything compiled.
+Data: the digits; grids: the papers'. In each turn:
 
-The roof is a product of two matrices of 2048 on all cores; a step's operations are those of
-`studies.costs`. Every figure of training is taken so many times; minimum, median and maximum are
-told. A table on stderr, JSON lines on stdout.
+- whole: the search as a process of its own, as users start it;
+- training: the same search in this process, by the clock on the wall around `studies.tune`,
+  compilation not counted;
+- alone: `studies.tune` with a single lane and no second training beside it, on a sample of
+  configurations around the middle of the grid, one after another, compilation not counted; held
+  against training as the time of a step (a training that diverges ends with its segment in both);
+- process: `mulo evaluate --seeds 1` as a process, one other configuration of the sample in each
+  turn; as many times as there are configurations it is held against the whole search.
+
+No process finds or keeps anything compiled. Ratios are those of one turn; median, minimum and
+maximum over turns are told. The roof is a product of two matrices of 2048 on all cores, the best of
+some; a step's operations are those of `studies.costs`. A table on stderr, JSON lines on stdout.
 """
 
 import argparse
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import jax
 
@@ -33,11 +37,14 @@ from mulo_cli.results.records import EvaluationRow
 from mulo_cli.studies.costs import training_costs
 from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask
 from mulo_cli.studies.lanes import segments
-from mulo_cli.studies.seats import Trial
+from mulo_cli.studies.seats import SeatPrograms, Trial
 from mulo_cli.studies.tune import compile_tuning, tune
-from tests.benchmarks.measuring import Program, Spread, spread, take_turns, tell, tell_environment
+from tests.benchmarks.measuring import Program, ratio, spread, take_turns, tell, tell_environment
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
+"""Where this process may find what is compiled; its children may not."""
+
+UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 def sampled(trials: tuple[Trial, ...], number: int) -> tuple[Trial, ...]:
@@ -62,19 +69,17 @@ def task_and_trials(
     return build_task_for(trials[0].optimizer, section), trials, config
 
 
-def seconds_of_a_step_alone(name: str, options: argparse.Namespace) -> Spread:
-    """Return the seconds of a step of one training by itself, compilation not counted."""
-    task, trials, config = task_and_trials(name, options)
-    programs = compile_tuning(task, trials, config, 1)._replace(at_once=1)
-    chosen = sampled(trials, options.sample)
-    rows = [r for r in tune(task, chosen, config, programs, "") if isinstance(r, EvaluationRow)]
-    return spread([row.seconds_per_step for row in rows])
-
-
-def flops_of_a_step(name: str, options: argparse.Namespace) -> int:
-    """Return the floating-point operations of one step of one network."""
-    task, trials, config = task_and_trials(name, options)
-    return training_costs(task, trials[0].optimizer, config, 0).flops
+def seconds_of_a_step(
+    task: EvaluationTask,
+    trials: Sequence[Trial],
+    config: EvaluationConfig,
+    programs: SeatPrograms,
+) -> float:
+    """Return the seconds of a step of one network, by the clock around the training of all."""
+    began = time.perf_counter()
+    told = list(tune(task, trials, config, programs, ""))
+    seconds = time.perf_counter() - began
+    return seconds / sum(trained_steps(vars(r)) for r in told if isinstance(r, EvaluationRow))
 
 
 def roof(size: int = 2048, repetitions: int = 9) -> float:
@@ -92,7 +97,7 @@ def run_alone(*arguments: str) -> tuple[float, list[dict]]:
         done = subprocess.run(
             [sys.executable, "-m", "mulo_cli", *arguments],
             cwd=folder,
-            env={**environment, "PYTHONPATH": os.getcwd(), "XDG_CACHE_HOME": folder},
+            env={**environment, "PYTHONPATH": os.getcwd(), "XDG_CACHE_HOME": folder, **UNCACHED},
             check=True,
             capture_output=True,
             text=True,
@@ -119,51 +124,56 @@ def seconds_of_a_process(trial: Trial, options: argparse.Namespace) -> float:
 
 def measure(name: str, options: argparse.Namespace) -> dict:
     """Return the figures of one optimizer's grid."""
-    trials = task_and_trials(name, options)[1]
-    searches = [searched(name, options) for _ in range(options.repetitions)]
-    rows = searches[0][1]
-    steps = sum(map(trained_steps, rows))
-    lanes = spread(
-        [sum(r["seconds_per_step"] * trained_steps(r) for r in of) for _, of in searches]
-    )
-    grid = spread([seconds for seconds, _ in searches])
-    each = [seconds_of_a_process(trial, options) for trial in sampled(trials, options.processes)]
-    alone, flops, most = (
-        seconds_of_a_step_alone(name, options),
-        flops_of_a_step(name, options),
-        roof(),
-    )
-    process = statistics.fmean(each) if each else None
+    task, trials, config = task_and_trials(name, options)
+    sample = sampled(trials, options.sample)
+    lanes = compile_tuning(task, trials, config, None)
+    one_lane = compile_tuning(task, sample, config, 1)._replace(at_once=1)
+    for programs in (lanes, one_lane):
+        seconds_of_a_step(task, sample[:1], config, programs)  # warms up
+    seconds: dict[str, list[float]] = {key: [] for key in ("whole", "lanes", "alone", "process")}
+    rows: list[dict] = []
+    for turn in range(options.repetitions):
+        whole, rows = searched(name, options)
+        seconds["whole"].append(whole)
+        seconds["lanes"].append(seconds_of_a_step(task, trials, config, lanes))
+        seconds["alone"].append(seconds_of_a_step(task, sample, config, one_lane))
+        process = seconds_of_a_process(sample[turn % len(sample)], options)
+        seconds["process"].append(process)
+    flops, most = training_costs(task, trials[0].optimizer, config, 0).flops, roof()
+    steps, times = sum(map(trained_steps, rows)), {k: spread(v) for k, v in seconds.items()}
     return {
         "optimizer": name,
         "configurations": len(trials),
+        "lanes": lanes.lanes,
+        "at_once": lanes.at_once,
         "width": options.width,
         "steps": options.steps,
         "diverged": sum(row["diverged_at"] is not None for row in rows),
         "trained_steps": steps,
-        "grid_seconds": grid,
-        "lanes_seconds": lanes,
-        "lanes_step_seconds": lanes.median / steps,
-        "alone_step_seconds": alone,
-        "alone_ratio": alone.median * steps / lanes.median,
+        "whole_seconds": times["whole"],
+        "training_seconds": spread([steps * of for of in seconds["lanes"]]),
+        "lanes_step_seconds": times["lanes"],
+        "alone_step_seconds": times["alone"],
+        "alone_ratio": ratio(seconds["alone"], seconds["lanes"]),
         "flops_of_a_step": flops,
         "roof": most,
-        "alone_of_roof": flops / alone.median / most,
-        "lanes_of_roof": flops * steps / lanes.median / most,
-        "process_seconds_each": process,
-        "process_ratio": process and process * len(trials) / grid.median,
+        "alone_of_roof": flops / times["alone"].median / most,
+        "lanes_of_roof": flops / times["lanes"].median / most,
+        "process_seconds": times["process"],
+        "processes_ratio": ratio([len(trials) * s for s in seconds["process"]], seconds["whole"]),
     }
 
 
 def line_of(row: dict) -> str:
     """Return a row's line of the table."""
-    processes = f"x{row['process_ratio']:.0f}" if row["process_ratio"] else "-"
+    alone, lanes = row["alone_step_seconds"].median, row["lanes_step_seconds"].median
+    ratios = row["alone_ratio"], row["processes_ratio"]
     return (
         f"{row['optimizer']:8s} {row['configurations']:4d} {row['diverged']:6d}"
-        f" {row['grid_seconds'].median:6.1f} s {row['lanes_seconds'].median:8.1f} s"
-        f" {1e6 * row['lanes_step_seconds']:6.1f} us ({row['lanes_of_roof']:3.0%})"
-        f" {1e6 * row['alone_step_seconds'].median:6.1f} us ({row['alone_of_roof']:3.0%})"
-        f" x{row['alone_ratio']:5.2f} {processes:>10s}"
+        f" {row['whole_seconds'].median:6.1f} s {row['training_seconds'].median:8.1f} s"
+        f" {1e6 * lanes:6.1f} us ({row['lanes_of_roof']:3.0%})"
+        f" {1e6 * alone:6.1f} us ({row['alone_of_roof']:3.0%})"
+        + "".join(f"  {told.median:6.2f} ({told.least:.2f}..{told.most:.2f})" for told in ratios)
     )
 
 
@@ -175,13 +185,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--sample", type=int, default=16)
-    parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     tell_environment()
     print(
         "grid       diverged    whole   training  a step in lanes   a step alone"
-        "    alone  one process each",
+        "  alone / lanes (turns)  processes / whole (turns)",
         file=sys.stderr,
     )
     for name in options.optimizers.split(","):

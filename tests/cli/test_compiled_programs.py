@@ -1,11 +1,13 @@
 """Compiled programs are kept among the user's caches, unless that cannot be or is not wanted."""
 
 import os
+import warnings
 
 import pytest
 
-from mulo_cli.cli import compiled_programs
-from mulo_cli.cli.compiled_programs import FOLDER_VARIABLE, keep_compiled_programs, processor
+from mulo_cli.cli import app, compiled_programs, render
+from mulo_cli.cli.compiled_programs import FOLDER_VARIABLE, folder_name, keep_compiled_programs
+from mulo_cli.machine import Processor
 
 
 @pytest.fixture
@@ -14,11 +16,36 @@ def caches(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_programs_are_kept_by_processor_and_nothing_is_written_before_there_are_any(caches):
+def test_programs_are_kept_by_machine_and_nothing_is_written_before_there_are_any(caches):
     environ = {}
     keep_compiled_programs(environ)
-    assert environ[FOLDER_VARIABLE] == str(caches / "mulo" / "programs" / processor())
+    assert environ[FOLDER_VARIABLE] == str(caches / "mulo" / "programs" / folder_name())
     assert not any(caches.iterdir())
+
+
+def test_each_command_keeps_its_programs(caches, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(app, "silence_libraries", lambda: None)
+    monkeypatch.setattr(app, "run", lambda terminal: seen.update(os.environ) or 0)
+    with pytest.raises(SystemExit):
+        app.main()
+    assert seen[FOLDER_VARIABLE].startswith(str(caches))
+
+
+def test_another_number_of_cores_or_another_processor_has_another_folder(monkeypatch):
+    monkeypatch.setattr(compiled_programs, "usable_cores", lambda: 2)
+    two = folder_name()
+    assert two.endswith("-2-cores")
+    monkeypatch.setattr(compiled_programs, "usable_cores", lambda: 12)
+    assert folder_name() == two.replace("-2-cores", "-12-cores")
+    names = set()
+    for processor in (("one", {"avx"}), ("other", {"avx"}), ("one", {"avx", "avx2"})):
+        monkeypatch.setattr(
+            compiled_programs, "processor", lambda p=processor: Processor(p[0], frozenset(p[1]))
+        )
+        names.add(folder_name())
+    assert len(names) == 3
 
 
 @pytest.mark.parametrize("chosen", ["/elsewhere", ""])
@@ -44,3 +71,17 @@ def test_the_programs_that_were_not_used_for_longest_are_forgotten(caches, monke
         os.utime(folder / name, (1e9 - age, 1e9 - age))
     keep_compiled_programs({})
     assert {path.name for path in folder.iterdir()} == {"new", "middle"}
+
+
+@pytest.mark.parametrize("variable", ["", "1"])
+def test_of_a_damaged_program_only_those_who_look_for_errors_are_told(monkeypatch, variable):
+    monkeypatch.setenv(render.DEBUG_VARIABLE, variable)
+    for hook in ("sys.excepthook", "sys.unraisablehook", "threading.excepthook"):
+        monkeypatch.setattr(hook, None)
+    monkeypatch.setattr("logging.disable", lambda level: None)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        render.silence_libraries()
+        warnings.warn("Error reading persistent compilation cache entry for 'x'", stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+    assert len(told) == 1 + bool(variable)

@@ -176,9 +176,10 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_rows(tmp_path, whole, num
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
-    assert 1 <= file.read_text().count("\n") < 4
+    kept = file.read_text().count("\n")
+    assert 1 <= kept < 4
     if number == signal.SIGINT:
-        assert "stopped after 2 rows; the same command with --append continues" in said
+        assert f"stopped after {kept} rows; the same command with --append continues" in said
     continued = append(tmp_path)
     assert continued.returncode == 0, continued.stderr
     assert rows(file.read_text()) == whole.rows, "no row is lost, doubled or different"

@@ -121,7 +121,7 @@ def test_a_search_goes_on_with_as_many_lanes_as_it_began_with(folder, tmp_path):
     assert search(tmp_path)["programs"][0]["lanes"] == 2
     assert sorted(map(str, rows(tmp_path))) == sorted(map(str, by_two))
     assert "last digits" not in again.stderr
-    assert "2 networks side by side, as" in again.stderr
+    assert "2 networks in a program, as" in again.stderr
     (begun / "rows.jsonl").write_text("".join(written[:3]))
     assert "the last digits differ" in tune(tmp_path, "--lanes", "3").stderr
 

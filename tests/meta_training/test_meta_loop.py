@@ -12,6 +12,7 @@ from mulo_cli.errors import NumericalError
 from mulo_cli.gradient_estimators.antithetic import EstimatorConfig
 from mulo_cli.gradient_estimators.pes import pes
 from mulo_cli.meta_training.checkpoints import Checkpoints
+from mulo_cli.meta_training.kept_programs import KeptPrograms
 from mulo_cli.meta_training.meta_loop import Begun, Ended, MetaTraining, meta_train
 from mulo_cli.meta_training.meta_optimizer import MetaOptimizerConfig, meta_optimizer
 from mulo_cli.meta_training.validation import ValidationConfig
@@ -45,7 +46,12 @@ def training(steps: int = STEPS, learning_rate: float = 0.05) -> MetaTraining:
     )
 
 
-def run(directory: Path, stop_after: int | None = None, what: MetaTraining | None = None) -> list:
+def run(
+    directory: Path,
+    stop_after: int | None = None,
+    what: MetaTraining | None = None,
+    kept: KeptPrograms | None = None,
+) -> list:
     """Return the records of one call; stop when so many have been seen."""
     records = []
 
@@ -53,7 +59,7 @@ def run(directory: Path, stop_after: int | None = None, what: MetaTraining | Non
         return stop_after is not None and len(records) >= stop_after
 
     checkpoints = Checkpoints(directory, keep=2)
-    for record in meta_train(what or training(), checkpoints, should_stop):
+    for record in meta_train(what or training(), checkpoints, should_stop, kept):
         records.append(record)  # should_stop looks at the list while it grows
     checkpoints.close()
     return records
@@ -71,6 +77,14 @@ def test_it_begins_steps_validates_and_ends(uninterrupted):
     validations = [r.step for r in uninterrupted if isinstance(r, ValidationRecord)]
     assert steps == list(range(STEPS))
     assert validations == [0, 4, 8, 12]
+
+
+def test_programs_that_were_kept_lead_to_the_same_bits(uninterrupted, tmp_path):
+    kept = KeptPrograms(tmp_path / "traced", "this training")
+    for start in ("first", "second"):
+        records = run(tmp_path / start, kept=kept)
+        assert records[-1].checksum == uninterrupted[-1].checksum
+    assert len(list(kept.folder.iterdir())) == 3  # beginning, meta-step, validation
 
 
 def test_it_learns(tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from mulo_cli.recipes.schema import (
 )
 
 SCALES, PARAMETRIZATIONS = ("desk", "paper"), ("mup", "sp")
+ASSETS = Path(__file__).parent.parent.parent / "assets"
 
 
 def refused(*arguments, **options) -> RecipeError:
@@ -424,6 +426,13 @@ def test_a_recipe_tells_the_precision_of_products_and_older_ones_that_do_not_mea
     assert parse_recipe(older, "older") == load_recipe("multi-width")
     error = refused("multi-width", overrides=["task.matmul_precision=float16"])
     assert "'float32' or 'bfloat16'" in error.message
+
+
+def test_a_recipe_from_before_there_was_a_choice_of_precision_keeps_its_digest():
+    card = json.loads((ASSETS / "muvelo-m-desk" / "card.json").read_text("utf-8"))
+    assert "matmul_precision" not in card["recipe"]["task"]
+    assert digest(parse_recipe(card["recipe"], "card")) == card["recipe_digest"]
+    assert digest(load_recipe("velo-multi-width", "desk")) == card["recipe_digest"]
 
 
 def test_another_architecture_is_a_difference_and_so_are_its_settings():

@@ -1,9 +1,8 @@
 """What a result was computed under is told as far as bits depend on it, and nothing private."""
 
-import os
-
 import pytest
 
+from mulo_cli import machine as machine_module
 from mulo_cli.results import environment
 from mulo_cli.results.environment import (
     describe_environment,
@@ -27,11 +26,14 @@ def machine(monkeypatch, tmp_path):
     """Return a function that makes a machine with these files in place of this one's."""
 
     def make(cpu: str | None, driver: str | None = None, **variables: str) -> None:
-        for name, text in (("CPU_INFO", cpu), ("DRIVER_INFO", driver)):
+        for owner, name, text in (
+            (machine_module, "CPU_INFO", cpu),
+            (environment, "DRIVER_INFO", driver),
+        ):
             path = tmp_path / name
             if text is not None:
                 path.write_text(text)
-            monkeypatch.setattr(environment, name, path)
+            monkeypatch.setattr(owner, name, path)
         for variable in ("XLA_FLAGS", "NVIDIA_TF32_OVERRIDE"):
             monkeypatch.delenv(variable, raising=False)
         for variable, value in variables.items():
@@ -76,9 +78,29 @@ def test_changes_are_of_what_bits_depend_on_and_was_told_then():
     assert environment_changes(then, now) == {"jax": "2"}, "the processor computes nothing"
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no system to ask")
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--a=true --b=1 --a=false", "--a=false --b=1"),
+        ("--a=false --a=true --b=1", "--a=true --b=1"),
+        ("--a --a=false", "--a=false"),
+        ("--a=false --a", "--a"),
+        ("", ""),
+    ],
+)
+def test_of_a_flag_that_is_set_twice_the_last_counts(flags, told):
+    assert flags_without_paths(flags) == told
+
+
+@pytest.mark.parametrize("flags", ["/home/ann/flags", "ann.txt", "--dump_to='/home/ann/a b'"])
+def test_no_path_is_told_wherever_it_stands_in_the_flags(flags):
+    told = flags_without_paths(flags)
+    assert "(path)" in told
+    assert "ann" not in told
+
+
 def test_cores_are_those_that_may_be_used(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5})
+    monkeypatch.setattr(environment, "usable_cores", lambda: 1)
     assert describe_environment(["cpu"])["cpu_count"] == 1
 
 

@@ -173,11 +173,24 @@ def test_all_steps_of_all_seeds_are_in_the_sum():
     config = EvaluationConfig(steps=200, seeds=3, window=50, at=(200,))
     told = training_costs(*prepared("mlp", 16, 2, 8), config, data_bytes=1_000)
     assert told.training_flops == 600 * told.flops
-    assert told.memory == 1_000 + 3 * told.network_bytes
     assert told.network_bytes > told.parameter_bytes + told.optimizer_bytes + told.gradient_bytes
 
 
 # --- Memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seeds", "room", "together"),
+    [(1, 9, 1), (2, 9, 1), (5, 9, 3), (5, 2.5, 2), (5, 0.5, 1), (64, 99, 16)],
+)
+def test_memory_is_that_of_the_networks_of_one_program(monkeypatch, seeds, room, together):
+    """Beside the data; a program has the seeds that it has room for, but at least one."""
+    monkeypatch.setattr("jax.default_backend", lambda: "cpu")
+    config = EvaluationConfig(steps=200, seeds=seeds, window=50, at=(200,))
+    told = training_costs(*prepared("mlp", 16, 2, 8), config, data_bytes=1_000)
+    monkeypatch.setattr("mulo_cli.studies.costs.PROGRAM_BYTES", int(room * told.network_bytes))
+    assert told.together == together
+    assert told.memory == 1_000 + together * told.network_bytes
 
 
 def measured(task: EvaluationTask, named: NamedOptimizer, seeds: int) -> int:
@@ -212,10 +225,11 @@ def test_memory_is_near_what_xla_takes(what):
     if jax.default_backend() != "cpu":
         pytest.skip("fusions differ between devices: the bounds are a CPU's")
     task, named = prepared(*what)
-    for seeds in (1, 2):
-        config = dataclasses.replace(CONFIG, seeds=seeds)
+    for lanes in (1, 2):
+        config = dataclasses.replace(CONFIG, seeds=2 * lanes)
         told = training_costs(task, named, config, data_bytes=0)
-        assert LEAST < told.memory / measured(task, named, seeds) < MOST
+        assert told.together == lanes
+        assert LEAST < told.memory / measured(task, named, lanes) < MOST
 
 
 def test_memory_grows_with_the_batch_and_with_the_width():

@@ -21,12 +21,15 @@ from mulo_cli.studies.evaluate import (
     EvaluationConfig,
     NamedOptimizer,
     Progress,
+    _Programs,
+    _Segment,
     evaluate,
     identities,
     sizes,
     summarise_losses,
 )
 from mulo_cli.studies.lanes import lane_programs, seed_keys
+from mulo_cli.studies.side_by_side import side_by_side
 from tests.worlds import small_optimizer
 
 WIDTH, BATCH = 8, 16
@@ -188,11 +191,11 @@ CUTS = [(0, 9), (9, 18), (18, 50)]
 
 @pytest.fixture(scope="module")
 def in_parts(task):
-    """Return the records of the same trainings, cut at other places, unevenly."""
+    """Return the records of the same trainings, one group after another, cut unevenly."""
     with pytest.MonkeyPatch.context() as patch:
         parts = [np.arange(*cut, dtype=np.int32) for cut in CUTS]
         patch.setattr("mulo_cli.studies.evaluate.segments", lambda steps: parts)
-        return records_of(task, adamw(RATE))
+        return list(evaluate(task, adamw(RATE), CONFIG, "0.0.0", budget=1))
 
 
 def test_how_a_training_is_cut_into_segments_changes_no_bit(rows, in_parts):
@@ -202,21 +205,70 @@ def test_how_a_training_is_cut_into_segments_changes_no_bit(rows, in_parts):
 
 def test_after_each_segment_there_is_a_chance_to_stop(rows, in_parts):
     told = [record for record in in_parts if isinstance(record, Progress)]
-    assert in_parts[: len(told)] == told, "no row before the last of them"
     steps = [progress.step for progress in told]
     assert steps == sorted(steps)
     assert steps[-1] == CONFIG.steps
     assert len(told) == 2 * len(CUTS), "three seeds on a CPU are two groups"
     first = [np.mean([row.curve[:9] for row in rows[of]]) for of in (slice(2), slice(2, 3))]
     # float32 sums of some 20 numbers
-    assert sorted(progress.loss for progress in told[:2]) == pytest.approx(sorted(first), rel=1e-5)
+    assert [told[0].loss, told[3].loss] == pytest.approx(first, rel=1e-5)
 
 
-@pytest.mark.parametrize("budget", [1, 2**30])
-def test_how_many_groups_train_at_once_changes_no_bit(task, rows, budget):
+def test_the_rows_of_a_group_come_as_soon_as_it_has_ended(in_parts):
+    order = [r.seed if isinstance(r, EvaluationRow) else "segment" for r in in_parts]
+    segments = ["segment"] * len(CUTS)
+    assert order == [*segments, 0, 1, *segments, 2]
+
+
+@pytest.mark.parametrize(
+    ("known", "trained"), [((0, 1), (2,)), ((2,), (0, 1)), ((0, 2), (0, 1)), ((0, 1, 2), ())]
+)
+def test_a_group_whose_rows_are_all_known_is_not_trained_again(task, rows, known, trained):
+    """Seeds 0 and 1 are a group, 2 is another; what is trained is the same to the bit."""
+    before = {seed: dataclasses.replace(rows[seed], seconds_per_step=-1.0) for seed in known}
+    records = list(evaluate(task, adamw(RATE), CONFIG, "0.0.0", known=before))
+    told = {r.seed: r for r in records if isinstance(r, EvaluationRow)}
+    assert [without_clock(told[seed]) for seed in range(3)] == [without_clock(r) for r in rows]
+    assert {seed for seed, row in told.items() if row.seconds_per_step > 0} == set(trained)
+    steps = [r.step for r in records if isinstance(r, Progress)]
+    assert steps[-1:] == ([CONFIG.steps] if trained else [])
+
+
+class Interrupted(BaseException):
+    """A second Ctrl-C, while the first waits for steps to end."""
+
+
+def test_an_interruption_while_the_last_steps_end_is_not_swallowed(task, monkeypatch):
+    def trainings_that_are_interrupted(*_):
+        try:
+            yield _Segment(1, 0.0)
+        finally:
+            raise Interrupted
+
+    programs = _Programs(lanes=3, memory=1, start=print, train={}, measure=print)
+    monkeypatch.setattr("mulo_cli.studies.evaluate._compile", lambda *_: programs)
+    monkeypatch.setattr("mulo_cli.studies.evaluate.side_by_side", trainings_that_are_interrupted)
+    told = evaluate(task, adamw(RATE), CONFIG, "0.0.0")
+    next(told)
+    with pytest.raises(Interrupted):
+        told.close()
+
+
+@pytest.mark.parametrize(("budget", "at_once"), [(1, 1), (2**30, 2)])
+def test_how_many_groups_train_at_once_changes_no_bit(task, rows, monkeypatch, budget, at_once):
+    """There are two groups, and said to be four cores, whatever machine this is."""
+    used = []
+
+    def watched(trainings, number):
+        used.append(number)
+        return side_by_side(trainings, number)
+
+    monkeypatch.setattr("mulo_cli.studies.lane_count.usable_cores", lambda: 4)
+    monkeypatch.setattr("mulo_cli.studies.evaluate.side_by_side", watched)
     again = evaluate(task, adamw(RATE), CONFIG, "0.0.0", budget)
     told = [without_clock(row) for row in again if isinstance(row, EvaluationRow)]
     assert told == [without_clock(row) for row in rows]
+    assert used == [at_once]
 
 
 def test_large_networks_train_in_smaller_groups_that_tell_the_same(task, rows, monkeypatch):

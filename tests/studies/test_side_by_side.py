@@ -1,5 +1,6 @@
 """Trainings side by side tell everything, in one order, and stop when nobody listens."""
 
+import signal
 import threading
 import time
 
@@ -42,6 +43,31 @@ def test_one_that_fails_ends_all_with_its_error():
     told = side_by_side(iter([failing(), letters("bbbb")]), 2)
     with pytest.raises(ArithmeticError):
         list(told)
+
+
+def test_who_closes_it_waits_for_steps_and_can_be_interrupted_meanwhile():
+    """As by a second Ctrl-C; a step lasts until the end of the test."""
+    released = threading.Event()
+
+    def endless():
+        yield "a"
+        released.wait(timeout=10)
+        yield "b"
+
+    def interrupt(*_):
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        told = side_by_side((endless() for _ in range(2)), 2)
+        assert [next(told), next(told)] == ["a", "a"]
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(InterruptedError):
+            told.close()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        released.set()
 
 
 def test_nothing_begins_once_nobody_listens():

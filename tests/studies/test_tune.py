@@ -1,6 +1,10 @@
 """A grid in lanes gives what its configurations give one by one, whoever sits beside them."""
 
 import dataclasses
+import itertools
+import threading
+from collections import defaultdict
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,7 +17,7 @@ from mulo_cli.recipes.grids import Grid
 from mulo_cli.recipes.schema import TaskSection
 from mulo_cli.results.records import EvaluationRow, content_hash
 from mulo_cli.studies.evaluate import EvaluationConfig, Progress, evaluate, identity
-from mulo_cli.studies.seats import Trial, largest_seed, waves_of
+from mulo_cli.studies.seats import SeatPrograms, Trial, _Segment, largest_seed, waves_of
 from mulo_cli.studies.tune import compile_tuning, tune
 
 STEPS = 60
@@ -124,6 +128,50 @@ def test_how_many_waves_train_at_once_changes_no_bit(task, trials, rows, at_once
     programs = compile_tuning(task, trials, CONFIG, LANES)._replace(at_once=at_once)
     told = [r for r in tune(task, trials, CONFIG, programs, "0") if isinstance(r, EvaluationRow)]
     assert {f"{row.optimizer} {row.seed}": without_clock(row) for row in told} == rows
+
+
+class Clock:
+    """A clock that moves on by a second whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        self.seconds += 1.0
+        return self.seconds
+
+
+@pytest.mark.parametrize(("seeds", "waves"), [([0], 1), ([0, 1], 2)])
+def test_waves_share_the_time_of_as_many_as_there_are(task, trials, monkeypatch, seeds, waves):
+    """Four may train at once, but a wave alone had all of the time, as its rows say."""
+    ticks = defaultdict(itertools.count)  # of each thread: every segment takes a second
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks[threading.get_ident()]))
+    monkeypatch.setattr("mulo_cli.studies.seats.time", clock)
+    fine = [t for t in trials if t.optimizer.hyper["learning_rate"] < 1 and t.seed in seeds]
+    programs = compile_tuning(task, trials, CONFIG, LANES)._replace(at_once=4)
+    told = list(tune(task, fine, CONFIG, programs, "0"))
+    shares = [r.steps * r.seconds_per_step for r in told if isinstance(r, EvaluationRow)]
+    assert len(shares) == len(fine) == 4 * waves
+    assert sum(shares) == pytest.approx(STEPS / len(programs.numbers))
+
+
+class Interrupted(BaseException):
+    """A second Ctrl-C, while the first waits for steps to end."""
+
+
+def test_an_interruption_while_the_last_steps_end_is_not_swallowed(task, trials, monkeypatch):
+    def waves_that_are_interrupted(*_):
+        try:
+            yield _Segment((), 1, 0.0)
+        finally:
+            raise Interrupted
+
+    monkeypatch.setattr("mulo_cli.studies.seats.side_by_side", waves_that_are_interrupted)
+    programs = SeatPrograms(LANES, 1, 1, np.arange(30, dtype=np.int32), print, print)
+    told = tune(task, trials, CONFIG, programs, "0")
+    next(told)
+    with pytest.raises(Interrupted):
+        told.close()
 
 
 def test_progress_counts_the_steps_of_all_trials(task, trials):

@@ -1,6 +1,7 @@
 """`mulo evaluate`: train networks with optimizers and see which does best."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mulo_cli.cli.progress import Display
     from mulo_cli.cli.row_output import RowOutput
     from mulo_cli.cli.suite_evaluation import Asked
+    from mulo_cli.results.records import EvaluationRow
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -279,10 +281,11 @@ def _run(
             if request():
                 return
             known = known_rows(job, sink)
-            for row in known or ():
-                sink.take(row)
-            if known is None:
-                _train(bench, job, sink, request, progress, done)
+            if len(known) < job.plan.config.seeds:
+                _train(bench, job, known, sink, request, progress, done)
+            else:
+                for row in known.values():
+                    sink.take(row)
             done += job.plan.config.steps
     finally:
         progress.stop()
@@ -291,6 +294,7 @@ def _run(
 def _train(
     bench: "Workbench",
     job: "Job",
+    known: "Mapping[int, EvaluationRow]",
     sink: "RowOutput",
     request: "StopRequest",
     progress: "Display",
@@ -306,14 +310,16 @@ def _train(
     where, config = called(job), job.plan.config
     progress.show(before, f"{where}: compiling")
     task, budget = bench.with_data(job), memory_budget(free_memory())
-    for record in evaluate(task, job.optimizer, config, code_version(), budget):
-        if not isinstance(record, Progress):
-            sink.take(record)
-        elif request():
-            return
-        else:
-            told = f"{where}: step {record.step}, loss {record.loss:.3f}"
-            progress.show(before + record.step, told, important=record.step == config.steps)
+    training = evaluate(task, job.optimizer, config, code_version(), budget, known)
+    with closing(training) as records:
+        for record in records:
+            if not isinstance(record, Progress):
+                sink.take(record)
+            elif request():  # not between the rows of networks that ended together
+                return
+            else:
+                told = f"{where}: step {record.step}, loss {record.loss:.3f}"
+                progress.show(before + record.step, told, important=record.step == config.steps)
 
 
 def _end(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from mulo_cli.cli.outcome import Outcome
 from mulo_cli.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from mulo_cli.meta_training.meta_loop import Ended
+    from mulo_cli.meta_training.meta_loop import Ended, MetaRecord
     from mulo_cli.recipes.schema import Recipe
     from mulo_cli.results.run_directory import RunDirectory
 
@@ -119,9 +120,11 @@ def _run(
     started = time.monotonic()
     with stop_request() as request:
         terminal.info(f"meta-training {recipe.name} ({recipe.parametrization}) in {directory.root}")
+        from mulo_cli.assembly.kept_programs import kept_programs
         from mulo_cli.assembly.meta_training import build_meta_training
         from mulo_cli.assembly.threefry import fuse_threefry
         from mulo_cli.meta_training.checkpoints import Checkpoints
+        from mulo_cli.meta_training.meta_loop import meta_train
 
         fuse_threefry()
         training = build_meta_training(recipe)
@@ -130,7 +133,9 @@ def _run(
         _prepare(terminal, directory, recipe)
         checkpoints = Checkpoints(directory.checkpoints, recipe.checkpoint.keep)
         try:
-            ended = _watch(terminal, directory, training, checkpoints, request)
+            kept = kept_programs(recipe, training)
+            records = meta_train(training, checkpoints, request, kept)
+            ended = _watch(terminal, directory, records, training.steps)
         finally:
             checkpoints.close()
         if not ended.finished:
@@ -155,20 +160,20 @@ def _prepare(terminal: Terminal, directory: "RunDirectory", recipe: "Recipe") ->
 
 
 def _watch(
-    terminal: Terminal, directory: "RunDirectory", training: Any, checkpoints: Any, request: Any
+    terminal: Terminal, directory: "RunDirectory", records: "Iterator[MetaRecord]", steps: int
 ) -> "Ended":
-    """Drive the meta-loop: store each record, show how far it is, return its end."""
+    """Drive the meta-loop: store each record, show how far it is of `steps`, return its end."""
     from mulo_cli.cli.meta_progress import Seen
     from mulo_cli.cli.progress import display
-    from mulo_cli.meta_training.meta_loop import Begun, Ended, meta_train
+    from mulo_cli.meta_training.meta_loop import Begun, Ended
 
     seen, progress = Seen(), display(terminal, "meta-step")
     try:
-        for record in meta_train(training, checkpoints, request):
+        for record in records:
             if isinstance(record, Begun):
                 _greet(terminal, directory, record)
                 seen.resume(record.step, record.best)
-                progress.start(record.step, training.steps)
+                progress.start(record.step, steps)
             elif isinstance(record, Ended):
                 return record
             else:

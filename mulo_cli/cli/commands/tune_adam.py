@@ -87,7 +87,7 @@ def tune_adam(
     ] = 50,
     lanes: Annotated[
         int | None,
-        typer.Option(min=1, help="Networks side by side.", show_default="by memory"),
+        typer.Option(min=1, help="Networks in one program.", show_default="by memory"),
     ] = None,
     transfer: Annotated[
         bool,

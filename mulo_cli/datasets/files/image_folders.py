@@ -1,7 +1,6 @@
 """Folders and archives of image files, one folder per class: decoded into one array."""
 
 import itertools
-import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from mulo_cli.datasets.files.pictures import MAGIC_SIZE, Picture, is_image
 from mulo_cli.datasets.files.streams import array_limit, first_bytes, read_small
 from mulo_cli.datasets.stored import StoredImages
 from mulo_cli.errors import DataError
+from mulo_cli.machine import usable_cores
 
 FILE_LIMIT = 2**28
 """Bytes of one image file."""
@@ -154,7 +154,7 @@ def _pictures(examples: Sequence[Example], resize: int) -> Iterator[tuple[int, P
     Pillow decodes without holding the interpreter; an archive has one reader at a time.
     """
     order = sorted(range(len(examples)), key=lambda row: examples[row].member.place)
-    workers = min(WORKERS_LIMIT, os.cpu_count() or 1)
+    workers = min(WORKERS_LIMIT, usable_cores())
     contents = (
         [
             (row, read_small(examples[row].member, FILE_LIMIT), examples[row].member.shown)
