@@ -63,8 +63,8 @@ class FeatureGroup(NamedTuple):
 Features: TypeAlias = Callable[[Elements], tuple[FeatureGroup, ...]]
 """The features of an architecture, before normalisation; works element by element."""
 
-Norms: TypeAlias = tuple[Float[Array, " _"], ...]
-"""Per group of features: the factor of each that makes its mean square one."""
+Norms: TypeAlias = Float[Array, " F"]
+"""The factor of each feature, group after group, that makes its mean square one."""
 
 
 class Roots(NamedTuple):
@@ -111,11 +111,11 @@ def norms_of(groups: Sequence[FeatureGroup]) -> Norms:
     square of the full one.
     """
 
-    def norms(values: Sequence[Float[Array, "*p"]]) -> Float[Array, " _"]:
-        totals = sums([jnp.square(value) for value in values])
-        return rsqrt(NORMALISATION_FLOOR + totals / values[0].size)
+    def mean_squares(values: Sequence[Float[Array, "*p"]]) -> Float[Array, " _"]:
+        return sums([jnp.square(value) for value in values]) / values[0].size
 
-    return tuple(norms(group.values) for group in groups)
+    means = jnp.concatenate([mean_squares(group.values) for group in groups])
+    return rsqrt(NORMALISATION_FLOOR + means)
 
 
 def time_features_offset(updates_done: Array) -> Float[Array, "11"]:

@@ -4,7 +4,6 @@ L. Metz et al., "Practical tradeoffs between memory, compute, and performance in
 (2022). small_fc_lopt has one network for all tensors, VeLO mixes one for each.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -13,9 +12,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mulo_cli.learned_optimizers.features import FeatureGroup, Norms
-
-ARITHMETIC_ELEMENTS = 100
-"""Smallest tensor that runs a small network as arithmetic. Less does not repay compiling it."""
 
 ARITHMETIC_UNITS = 8
 """Hidden units of a small network. Matrix products are faster for more: registers have room for so
@@ -34,19 +30,19 @@ class Network(NamedTuple):
 
 
 Inputs: TypeAlias = Sequence[tuple[Float[Array, "_ H"], Sequence[Float[Array, "..."]]]]
-"""Per group of features: the first layer's weights, normalisation folded in, and the features."""
+"""Of a layer: weights of some inputs that share a shape, and these inputs."""
 
 Outputs: TypeAlias = tuple[Float[Array, "*p"], Float[Array, "*p"]]
 """Direction d and magnitude m of every element."""
 
 
-def is_arithmetic(network: Network, shape: tuple[int, ...]) -> bool:
-    """Whether the network runs on a tensor of this shape as arithmetic.
+def is_arithmetic(network: Network) -> bool:
+    """Whether a network runs as arithmetic.
 
     Its units are then expressions of the elements, which the compiler evaluates in one loop and
-    keeps nowhere: such a tensor needs no blocks.
+    keeps nowhere: tensors need no blocks.
     """
-    return network.b0.size <= ARITHMETIC_UNITS and math.prod(shape) >= ARITHMETIC_ELEMENTS
+    return network.b0.size <= ARITHMETIC_UNITS
 
 
 def network_outputs(
@@ -60,10 +56,11 @@ def network_outputs(
         norms: of the features; they are folded into the first layer's weights.
         arithmetic: unit by unit, as expressions; else as matrix products.
     """
-    inputs = [
-        (network.w0[jnp.array(group.rows)] * norm[:, None], group.values)
-        for group, norm in zip(groups, norms, strict=True)
-    ]
+    rows = [row for group in groups for row in group.rows]
+    weights = network.w0[jnp.array(rows)] * norms[:, None]
+    # group by group also for arithmetic: else XLA norms every weight anew for every element
+    of_groups = jax.lax.split(weights, [len(group.rows) for group in groups])
+    inputs = [(w, group.values) for w, group in zip(of_groups, groups, strict=True)]
     return (_by_arithmetic if arithmetic else _by_products)(network, inputs)
 
 
@@ -91,14 +88,23 @@ def _product(weights: Float[Array, "F H"], x: Float[Array, "F *p"]) -> Float[Arr
 
 def _units(inputs: Inputs, bias: Float[Array, " H"]) -> list[Float[Array, "*p"]]:
     """Return the sums of one layer, one array per unit; what repeats is summed unrepeated."""
-    return [
-        bias[unit]
-        + sum(
-            sum(weight * x for weight, x in zip(weights[:, unit], values, strict=True))
-            for weights, values in inputs
-        )
-        for unit in range(bias.size)
-    ]
+    weighed = [(_numbers(weights), values) for weights, values in inputs]
+    units = []
+    for unit, start in enumerate(_numbers(bias)):
+        columns = [(numbers[unit :: bias.size], values) for numbers, values in weighed]
+        units.append(start + sum(_weighted_sum(column, values) for column, values in columns))
+    return units
+
+
+def _weighted_sum(
+    weights: Sequence[Float[Array, "1"]], values: Sequence[Float[Array, "*p"]]
+) -> Float[Array, "*p"]:
+    return jnp.asarray(sum(weight * x for weight, x in zip(weights, values, strict=True)))
+
+
+def _numbers(array: Float[Array, "..."]) -> Sequence[Float[Array, "1"]]:
+    """Return all numbers of an array, one by one: in one operation, which is fast to trace."""
+    return jax.lax.split(array.reshape(-1), [1] * array.size)
 
 
 def _column(bias: Float[Array, " H"], axes: int) -> Float[Array, "H ..."]:

@@ -5,7 +5,6 @@ implementation. Shapes, seeds and awkward gradients are drawn at random.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mulo_cli.learned_optimizers.network import ARITHMETIC_ELEMENTS
 from mulo_cli.learned_optimizers.small_fc_lopt import SmallFcLoptConfig, small_fc_lopt
 from mulo_cli.mup.rules import LEARNED_OPTIMIZER_RULES, standard
 from tests.learned_optimizers import numpy_reference
@@ -97,8 +95,6 @@ def test_updates_are_those_of_the_published_formulas(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_updates_of_large_tensors_are_those_of_the_published_formulas(seed):
-    """Large: so many elements that the network runs as fused arithmetic."""
-    assert all(math.prod(shape) >= ARITHMETIC_ELEMENTS for shape in LARGE_SHAPES)
     hold_against_oracle(SmallFcLoptConfig(8, STEP_SIZE), LARGE_SHAPES, seed, magnitude=1.0)
 
 

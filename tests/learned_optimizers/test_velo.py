@@ -6,7 +6,6 @@ implementation. Shapes, seeds, losses and awkward gradients are drawn at random.
 
 import functools
 import itertools
-import math
 from typing import NamedTuple
 
 import jax
@@ -17,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulo_cli.learned_optimizers.accumulators import Accumulators
-from mulo_cli.learned_optimizers.network import ARITHMETIC_ELEMENTS
 from mulo_cli.learned_optimizers.velo import VeloConfig, VeloState, init_theta, velo
 from mulo_cli.learned_optimizers.velo_lstm import (
     FRACTION_LEFT,
@@ -198,9 +196,7 @@ def test_updates_of_all_shapes_are_those_of_the_published_formulas(
 
 
 def test_updates_of_large_tensors_are_those_of_the_published_formulas():
-    """Large: so many elements that the network runs as fused arithmetic."""
     shapes = [(32, 33), (1_001,)]
-    assert all(math.prod(shape) >= ARITHMETIC_ELEMENTS for shape in shapes)
     for seed in range(3):
         distance = distance_to_oracle("muvelo", "mup", shapes, seed, 1.0, "spike")
         assert distance.absolute < ABSOLUTE
