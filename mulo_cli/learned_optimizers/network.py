@@ -4,6 +4,7 @@ L. Metz et al., "Practical tradeoffs between memory, compute, and performance in
 (2022). small_fc_lopt has one network for all tensors, VeLO mixes one for each.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -12,6 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mulo_cli.learned_optimizers.features import FeatureGroup, Norms
+
+ARITHMETIC_ELEMENTS = 32
+"""Smallest tensor that runs a small network as arithmetic. Less does not repay compiling it."""
 
 ARITHMETIC_UNITS = 8
 """Hidden units of a small network. Matrix products are faster for more: registers have room for so
@@ -36,13 +40,13 @@ Outputs: TypeAlias = tuple[Float[Array, "*p"], Float[Array, "*p"]]
 """Direction d and magnitude m of every element."""
 
 
-def is_arithmetic(network: Network) -> bool:
-    """Whether a network runs as arithmetic.
+def is_arithmetic(network: Network, shape: tuple[int, ...]) -> bool:
+    """Whether the network runs on a tensor of this shape as arithmetic.
 
     Its units are then expressions of the elements, which the compiler evaluates in one loop and
-    keeps nowhere: tensors need no blocks.
+    keeps nowhere: such a tensor needs no blocks.
     """
-    return network.b0.size <= ARITHMETIC_UNITS
+    return network.b0.size <= ARITHMETIC_UNITS and math.prod(shape) >= ARITHMETIC_ELEMENTS
 
 
 def network_outputs(

@@ -66,7 +66,7 @@ def update_tensor(
     norms = norms_of(_features(rule, elements))
     # else features of the whole tensor would be kept, from where they are normed to where they act
     elements, norms = jax.lax.optimization_barrier((elements, norms))
-    arithmetic = is_arithmetic(network)
+    arithmetic = is_arithmetic(network, gradient.shape)
 
     def apply(block: Elements) -> Float[Array, "*block"]:
         features = _features(rule, block)

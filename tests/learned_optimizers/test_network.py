@@ -47,7 +47,17 @@ def test_both_ways_compute_the_network_of_normalised_features(shape, arithmetic)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(("units", "expected"), [(1, True), (8, True), (9, False), (32, False)])
-def test_arithmetic_is_for_small_networks(units, expected):
+@pytest.mark.parametrize(
+    ("shape", "units", "expected"),
+    [
+        ((32,), 4, True),
+        ((4, 8), 8, True),
+        ((31,), 4, False),
+        ((3, 10), 8, False),
+        ((4, 8), 9, False),
+        ((1000, 1000), 32, False),
+    ],
+)
+def test_arithmetic_is_for_small_networks_and_all_but_tiny_tensors(shape, units, expected):
     network = drawn_network(np.random.default_rng(0), units)
-    assert is_arithmetic(network) == expected
+    assert is_arithmetic(network, shape) == expected
