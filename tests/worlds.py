@@ -55,16 +55,18 @@ def linear_optimizer(theta: float = 0.3) -> LearnedOptimizer:
 
         def update(updates: Any, state: NoState, params: Any = None, **extra: Any):
             del updates, extra
-            return {"x": (DECAY - 1.0) * params["x"] + meta["push"]}, state
+            return jax.tree.map(lambda x: (DECAY - 1.0) * x + meta["push"], params), state
 
         return optax.GradientTransformationExtraArgs(lambda params: NoState(), update)
 
     return LearnedOptimizer(lambda key: {"push": jnp.float32(theta)}, build)
 
 
-def digits_task(width: int, parametrization: str = "mup", batch_size: int = 32) -> Task:
-    """Return a three-layer MLP on the digits."""
-    section = TaskSection("digits", "mlp", [width], 3, batch_size)
+def digits_task(
+    width: int, parametrization: str = "mup", batch_size: int = 32, depth: int = 3
+) -> Task:
+    """Return an MLP of so many hidden layers on the digits."""
+    section = TaskSection("digits", "mlp", [width], depth, batch_size)
     return build_task(section, build_dataset("digits"), width, parametrization)
 
 

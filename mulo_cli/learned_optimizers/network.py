@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from mulo_cli.learned_optimizers.features import FeatureGroup, Norms
 
-ARITHMETIC_ELEMENTS = 32
+ARITHMETIC_ELEMENTS = 16
 """Smallest tensor that runs a small network as arithmetic. Less does not repay compiling it."""
 
 ARITHMETIC_UNITS = 8

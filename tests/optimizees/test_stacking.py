@@ -128,9 +128,11 @@ def learned(architecture: str, roles: Roles):
 @pytest.mark.parametrize(
     ("architecture", "name", "depth", "decades"),
     [
-        ("small_fc_lopt", "mlp", 17, 2.0),
-        ("velo", "mlp", 4, 2.0),
-        pytest.param("velo", "mlp", 17, 2.0, marks=pytest.mark.slow),
+        *((architecture, "mlp", 4, 2.0) for architecture in ARCHITECTURES),
+        *(
+            pytest.param(architecture, "mlp", 17, 2.0, marks=pytest.mark.slow)
+            for architecture in ARCHITECTURES
+        ),
         *(
             pytest.param(architecture, name, 3, 1.0, marks=pytest.mark.slow)
             for architecture in ARCHITECTURES
@@ -141,7 +143,7 @@ def learned(architecture: str, roles: Roles):
 def test_a_learned_optimizer_treats_stacked_matrices_as_tensors_of_their_own(
     name, depth, decades, architecture, getkey
 ):
-    """Sixteen hidden matrices (MLP of depth 17), each with statistics of its own.
+    """Hidden matrices (sixteen, in an MLP of depth 17), each with statistics of its own.
 
     The blocks' scales differ by decades, so that statistics over the stack would show.
     """
@@ -225,8 +227,11 @@ def reordered(name: str, params, order):
 @pytest.mark.parametrize(
     ("name", "architecture"),
     [
-        *((name, "small_fc_lopt") for name in ("mlp", "vit")),
-        *(pytest.param(name, "small_fc_lopt", marks=pytest.mark.slow) for name in ("lm", "gpt")),
+        ("mlp", "small_fc_lopt"),
+        *(
+            pytest.param(name, "small_fc_lopt", marks=pytest.mark.slow)
+            for name in ("vit", "lm", "gpt")
+        ),
         *(pytest.param(name, "velo", marks=pytest.mark.slow) for name in NAMES),
     ],
 )
