@@ -7,20 +7,18 @@ import os
 from pathlib import Path
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from mulo_cli.assembly.environment import current_environment
 from mulo_cli.meta_training.kept_programs import KeptPrograms
 from mulo_cli.meta_training.meta_loop import MetaTraining
 from mulo_cli.recipes.schema import Recipe, digest
-from mulo_cli.types import Data
+from mulo_cli.tasks.base import Task
 
-TRACED_THROUGH = ("mulo_cli", "jax", "jaxlib", "optax", "flax", "numpy", "jaxtyping")
+TRACED_THROUGH = (
+    "mulo_cli", "jax", "jaxlib", "optax", "flax", "numpy", "jaxtyping", "opt_einsum", "ml_dtypes",
+)  # fmt: skip
 """Packages whose code decides what is traced."""
-
-MOST_DATA_BYTES = 2**28
-"""Digesting more would take as long as tracing."""
-
 
 FOLDER = "traced"
 """Where traced programs are, in jax's folder for compiled ones."""
@@ -29,41 +27,43 @@ FOLDER = "traced"
 def kept_programs(recipe: Recipe, training: MetaTraining) -> KeptPrograms | None:
     """Return the place for the traced programs of one meta-training.
 
-    They depend on the recipe, on the data (means and deviations are constants of a program), on
-    code, of us and of the packages that take part, and on jax and its settings.
+    They depend on the recipe, on how batches are made (statistics of the data are constants of
+    programs), on code, of us and of the packages that take part, and on jax and its settings.
 
     Args:
         recipe: of the meta-training.
         training: built from it.
 
     Returns:
-        None if jax keeps no programs in a folder of this machine, or the data are too large.
+        None if jax keeps no programs in a folder of this machine, if batches are made by Python
+        (of data that stay in their file), or if the code cannot be read.
     """
     settings = jax.config.values
     folder = settings["jax_compilation_cache_dir"]
     if not folder or "://" in folder or not settings["jax_enable_compilation_cache"]:
         return None
-    data = training.tasks[0].data  # of all tasks
-    if sum(array.nbytes for array in jax.tree.leaves(data)) > MOST_DATA_BYTES:
+    batches = _how_batches_are_made(training.tasks[0])  # in all tasks alike
+    if "callback" in batches:
+        return None
+    try:
+        code = {package: _state_of_code(package) for package in TRACED_THROUGH}
+    except OSError:
         return None
     told = {
         "recipe": digest(recipe),
-        "data": _digest_of_data(data),
+        "batches": batches,
         "environment": current_environment(),
         "settings": sorted((name, repr(value)) for name, value in settings.items()),
-        "code": {package: _state_of_code(package) for package in TRACED_THROUGH},
+        "code": code,
     }
     identity = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     return KeptPrograms(Path(folder) / FOLDER, identity)
 
 
-def _digest_of_data(data: Data) -> str:
-    digest = hashlib.sha256()
-    for path, array in jax.tree.leaves_with_path(data):
-        stored = np.ascontiguousarray(array)
-        digest.update(f"{jax.tree_util.keystr(path)} {stored.dtype} {stored.shape}\n".encode())
-        digest.update(stored.data)
-    return digest.hexdigest()
+def _how_batches_are_made(task: Task) -> str:
+    """Return the program of a batch, with all its constants, as text."""
+    arguments = jax.eval_shape(lambda: (task.data, jax.random.key(0), jnp.int32(0)))
+    return jax.jit(task.batch).lower(*arguments).as_text()
 
 
 def _state_of_code(package: str) -> str:
@@ -72,10 +72,10 @@ def _state_of_code(package: str) -> str:
     origin = spec.origin if spec else None
     assert origin is not None  # it has been imported
     digest = hashlib.sha256()
-    for folder, _, names in sorted(os.walk(Path(origin).parent)):
+    for folder, inner, names in os.walk(Path(origin).parent):
+        inner[:] = sorted(set(inner) - {"__pycache__"})
         for name in sorted(names):
-            if not name.endswith(".pyc"):
-                path = os.path.join(folder, name)
-                stat = os.stat(path)
-                digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            path = os.path.join(folder, name)
+            stat = os.lstat(path)  # an editor's lock is a link to nowhere
+            digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 from collections.abc import MutableMapping
+from contextlib import suppress
 from pathlib import Path
 
 from mulo_cli.folders import user_caches
@@ -41,9 +42,10 @@ def keep_compiled_programs(environ: MutableMapping[str, str]) -> None:
         programs = user_caches() / "mulo" / "programs"
         if not _can_be_written(programs):
             return
-        _forget_oldest(programs, MAX_BYTES)
     except (OSError, RuntimeError):  # RuntimeError: nobody knows where home is
         return
+    with suppress(OSError):  # another command may be deleting the same files
+        _forget_oldest(programs, MAX_BYTES)
     environ[FOLDER_VARIABLE] = str(programs / folder_name())
     environ.setdefault(THRESHOLD_VARIABLE, THRESHOLD_SECONDS)
 

@@ -111,7 +111,8 @@ def _flat(source: Source) -> FlatFunction:
 
     def flat(*leaves: Any) -> Any:
         outcome = source.function(*jax.tree.unflatten(structure, leaves))
-        assert jax.tree.structure(outcome) == expected  # else leaves would change places
+        if jax.tree.structure(outcome) != expected:  # leaves would change places
+            raise TypeError(f"{source.name} returns another tree than was said")
         return jax.tree.leaves(outcome)
 
     return flat

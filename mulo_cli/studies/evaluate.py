@@ -225,28 +225,42 @@ def _train_group(
     programs: "_Programs",
     group: range,
 ) -> Iterator[_Segment | _Trained]:
-    """Train the networks of some seeds; lanes too many do what the first one does."""
+    """Train the networks of some seeds; lanes too many do what the first one does.
+
+    What was trained is told before the last segment is, after which a caller may stop.
+    """
     hyper, data, used = optimizer.hyper, task.task.data, len(group)
     filled = [*group, *[group[0]] * (programs.lanes - used)]
     lanes = programs.start(seed_keys(filled), hyper)
-    losses, seconds = [], 0.0
+    losses, seconds, done = [], 0.0, 0
     for steps in segments(config.steps):
         began = time.perf_counter()
         lanes, of_segment = programs.train[steps.size](lanes, hyper, data, steps)
         losses.append(np.asarray(of_segment)[:used])
         seconds += time.perf_counter() - began
+        done += steps.size
+        if done == config.steps:
+            accuracy = np.asarray(programs.measure(lanes, hyper, task.test_data))
+            rows = _fields(np.concatenate(losses, axis=1), accuracy, lanes.state, config)
+            yield _Trained(seconds, dict(zip(group, rows, strict=True)))
         yield _Segment(used * steps.size, float(np.mean(losses[-1])))
-    accuracy = np.asarray(programs.measure(lanes, hyper, task.test_data))
-    of_seeds = np.concatenate(losses, axis=1)
-    rows = {
-        seed: {
-            **summarise_losses(of_seeds[place], config.window, config.at),
-            **sizes(lanes.state),
+
+
+def _fields(
+    losses: Float[np.ndarray, "used T"],
+    accuracy: Float[np.ndarray, " lanes"],
+    states: InnerState,
+    config: EvaluationConfig,
+) -> list[dict[str, Any]]:
+    """Return what the rows of a group tell of its trainings."""
+    return [
+        {
+            **summarise_losses(of_seed, config.window, config.at),
+            **sizes(states),
             "test_accuracy": float(accuracy[place]),
         }
-        for place, seed in enumerate(group)
-    }
-    yield _Trained(seconds, rows)
+        for place, of_seed in enumerate(losses)
+    ]
 
 
 def summarise_losses(

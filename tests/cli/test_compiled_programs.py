@@ -73,6 +73,16 @@ def test_the_programs_that_were_not_used_for_longest_are_forgotten(caches, monke
     assert {path.name for path in folder.iterdir()} == {"new", "middle"}
 
 
+def test_a_folder_that_others_tidy_at_the_same_time_is_used_all_the_same(caches, monkeypatch):
+    def vanished(folder, most):
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(compiled_programs, "_forget_oldest", vanished)
+    environ = {}
+    keep_compiled_programs(environ)
+    assert environ[FOLDER_VARIABLE].startswith(str(caches))
+
+
 @pytest.mark.parametrize("variable", ["", "1"])
 def test_of_a_damaged_program_only_those_who_look_for_errors_are_told(monkeypatch, variable):
     monkeypatch.setenv(render.DEBUG_VARIABLE, variable)

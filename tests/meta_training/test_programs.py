@@ -56,6 +56,11 @@ def test_a_program_that_cannot_be_traced_is_an_error_at_once():
     assert gc.isenabled()
 
 
+def test_a_program_that_returns_another_tree_than_was_said_is_refused():
+    with compiling_side_by_side(None) as compile_later, pytest.raises(TypeError, match="double"):
+        compile_later(source(function=lambda state, x: (x, state)))
+
+
 def test_what_fails_to_compile_is_an_error_at_the_call(monkeypatch):
     def fail(self):
         raise MemoryError("no room for this program")
