@@ -22,8 +22,7 @@ SHORTEST = 64
 def sums(arrays: Sequence[Float[Array, "*p"]]) -> Float[Array, " F"]:
     """Return the sum of each of these arrays, which have one shape of at least one axis."""
     if arrays[0].size <= LONGEST:
-        zeros = tuple(jnp.zeros((), x.dtype) for x in arrays)
-        return jnp.stack(jax.lax.reduce(tuple(arrays), zeros, _add_each, range(arrays[0].ndim)))
+        return jnp.stack(_in_one_pass(arrays, range(arrays[0].ndim)))
     length = arrays[0].shape[-1]
     part = _part_of(length)
     even = length // part * part
@@ -43,10 +42,17 @@ def _part_of(length: int) -> int:
 
 def _sums_of_parts(arrays: Sequence[Float[Array, "*p"]], part: int) -> Float[Array, "F _"]:
     """Return the sums of all parts of the last axis, one row per array."""
-    parts = tuple(x.reshape(*x.shape[:-1], x.shape[-1] // part, part) for x in arrays)
-    zeros = tuple(jnp.zeros((), x.dtype) for x in parts)
-    reduced = jax.lax.reduce(parts, zeros, _add_each, (parts[0].ndim - 1,))
+    parts = [x.reshape(*x.shape[:-1], x.shape[-1] // part, part) for x in arrays]
+    reduced = _in_one_pass(parts, [parts[0].ndim - 1])
     return jnp.stack([of_parts.reshape(-1) for of_parts in reduced])
+
+
+def _in_one_pass(
+    arrays: Sequence[Float[Array, "*p"]], axes: Sequence[int]
+) -> Sequence[Float[Array, "..."]]:
+    """Return each array summed over these axes."""
+    zeros = tuple(jnp.zeros((), x.dtype) for x in arrays)
+    return jax.lax.reduce(tuple(arrays), zeros, _add_each, axes)
 
 
 def _add_each(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -20,7 +20,6 @@ from mulo_cli.meta_training.kept_programs import KeptPrograms
 NOT_EXPORTED = (ValueError, NotImplementedError)
 """What jax raises for a program that cannot be kept: one that calls Python, for example."""
 
-
 FlatFunction: TypeAlias = Callable[..., Any]
 """Leaves of arguments -> leaves of the outcome."""
 
