@@ -57,7 +57,10 @@ SHOWN = 80
 
 def shortened(value: object) -> str:
     """Return a value as it is shown in an error: its repr, cut where it gets tiring."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        text = f"({type(value).__name__})"
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 

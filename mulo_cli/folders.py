@@ -5,6 +5,18 @@ import sys
 from pathlib import Path
 
 
+def below_home(said: str) -> Path:
+    """Return a path in which a leading `~` is the user's folder; as it is where there is none.
+
+    Somebody may have a file of this name, and nobody a user.
+    """
+    path = Path(said)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def user_caches() -> Path:
     """Return the user's folder for caches, as the operating system has it.
 

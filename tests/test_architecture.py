@@ -17,6 +17,7 @@ FLOORS = {
     "errors": 0,
     "folders": 0,
     "machine": 0,
+    "processes": 0,
     "results": 0,
     "recipes": 0,
     "mup": 1,
@@ -50,6 +51,7 @@ SAME_FLOOR_ALLOWED = {
     ("recipes", "errors"),
     ("results", "errors"),
     ("results", "machine"),
+    ("processes", "errors"),
 }
 """Floor 0 is one floor of words; on floors 1 to 7 rooms of one floor never import each other."""
 

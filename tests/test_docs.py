@@ -13,7 +13,7 @@ from mulo_cli.recipes.schema import known_keys
 from tests.cli.programs import mulo
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("meta-train", "evaluate", "coord-check", "tune-adam", "rank", "roles")
+COMMANDS = ("meta-train", "evaluate", "coord-check", "tune-adam", "rank", "roles", "doctor")
 WEIGHTS = ("weights inspect", "weights import", "weights export")
 DATA = ("data list", "data prepare", "data show")
 TASKS = ("tasks list",)

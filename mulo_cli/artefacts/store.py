@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from mulo_cli.artefacts.card import Card, read_card, to_json
+from mulo_cli.artefacts.orbax import checkpointer
 from mulo_cli.artefacts.trees import on_first_device, reason, tree_checksum
 from mulo_cli.errors import ArtefactError, OutputError
 from mulo_cli.types import Theta
@@ -43,12 +44,10 @@ def save_artefact(path: Path, card: Card, theta: Theta, theta_last: Theta | None
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(parents=True)
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(draft / THETA, theta)
-            checkpointer.wait_until_finished()
+        with checkpointer() as orbax:
+            orbax.save(draft / THETA, args=ocp.args.StandardSave(theta))
             if theta_last is not None:
-                checkpointer.save(draft / THETA_LAST, theta_last)
-                checkpointer.wait_until_finished()
+                orbax.save(draft / THETA_LAST, args=ocp.args.StandardSave(theta_last))
         _forget_where_written(draft)
         (draft / CARD).write_text(to_json(card), "utf-8")
         _put_in_place(draft, place)
@@ -121,8 +120,9 @@ def load_theta(path: Path, card: Card, shapes: PyTree) -> Theta:
             "the artefact is damaged or of another architecture; write it again",
         )
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            theta = checkpointer.restore((path / THETA).absolute(), on_first_device(shapes))
+        with checkpointer() as orbax:
+            target = ocp.args.StandardRestore(on_first_device(shapes))
+            theta = orbax.restore((path / THETA).absolute(), args=target)
     except Exception as error:  # Orbax raises many kinds for missing, torn and misshapen files
         raise ArtefactError(
             f"theta of {str(path)!r} cannot be read: {reason(error)}",

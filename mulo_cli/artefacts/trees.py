@@ -29,7 +29,7 @@ def named_leaves(tree: PyTree) -> dict[str, np.ndarray]:
 
 def on_first_device(abstract: PyTree) -> PyTree:
     """Return the same shapes and types, to be restored to the default device."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
     )

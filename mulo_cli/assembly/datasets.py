@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from mulo_cli.datasets.catalogue import DATASETS, DatasetEntry, entry_at, prepar
 from mulo_cli.datasets.options import DatasetOptions
 from mulo_cli.datasets.prepared import data_folder, prepared_names
 from mulo_cli.errors import UsageError, shortened
+from mulo_cli.folders import below_home
 from mulo_cli.recipes.nearest import nearest_hint
 from mulo_cli.recipes.references import NamedReference, parse_named
 
@@ -49,7 +49,7 @@ def find_dataset(name: str) -> DatasetEntry:
         return DATASETS[name]
     if name in prepared_names():
         return prepared_entry(data_folder() / name)
-    path = Path(name).expanduser()
+    path = below_home(name)
     if path.exists():
         return entry_at(path)
     raise UsageError(

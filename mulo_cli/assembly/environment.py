@@ -18,7 +18,8 @@ SETTINGS = (
 
 def current_environment() -> dict[str, Any]:
     """Return versions, machine, devices, flags and settings under which this process computes."""
-    devices = [device.device_kind for device in jax.devices()]
+    # which kinds, not how many: the layout changes no bit
+    devices = sorted({device.device_kind for device in jax.devices()})
     return describe_environment(devices, {name: getattr(jax.config, name) for name in SETTINGS})
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mulo_cli.assembly.environment import current_environment
 from mulo_cli.meta_training.kept_programs import KeptPrograms
-from mulo_cli.meta_training.meta_loop import MetaTraining
+from mulo_cli.meta_training.training import MetaTraining
 from mulo_cli.recipes.schema import Recipe, digest
 from mulo_cli.tasks.base import Task
 

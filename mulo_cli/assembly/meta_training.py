@@ -16,8 +16,8 @@ from mulo_cli.gradient_estimators.base import GradientEstimator
 from mulo_cli.gradient_estimators.catalogue import GRADIENT_ESTIMATORS
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.meta_training.checkpoints import BestTheta
-from mulo_cli.meta_training.meta_loop import MetaTraining
 from mulo_cli.meta_training.meta_optimizer import MetaOptimizerConfig, meta_optimizer
+from mulo_cli.meta_training.training import MetaTraining
 from mulo_cli.meta_training.validation import ValidationConfig
 from mulo_cli.recipes.schema import Recipe, as_dict, digest
 from mulo_cli.results.environment import code_version

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import jax
+from jax.sharding import Mesh
 
 from mulo_cli.assembly.datasets import build_dataset, dataset_options, find_dataset
 from mulo_cli.assembly.optimizers import build_named_optimizer
@@ -22,6 +23,7 @@ from mulo_cli.recipes.suites import SuiteTask
 from mulo_cli.results.records import NOWHERE, SuitePlace
 from mulo_cli.studies.costs import TrainingCosts, training_costs
 from mulo_cli.studies.evaluate import EvaluationConfig, EvaluationTask, NamedOptimizer
+from mulo_cli.studies.spread import spread
 
 OF_FAMILY = "paper"
 """The preset that stands for the papers' values on a task's own family."""
@@ -72,9 +74,13 @@ class Workbench:
     """Builds tasks; every data set is described once, and the arrays of one at a time are kept.
 
     A set that cannot be described unread (a path that is not a prepared set) is read for it.
+
+    Args:
+        mesh: what each network is spread over; None: it is on one device.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mesh: Mesh | None = None) -> None:
+        self._mesh = mesh
         self._entries: dict[str, DatasetEntry] = {}
         self._described: dict[str, Dataset] = {}
         self._loaded: Dataset | None = None
@@ -99,7 +105,8 @@ class Workbench:
 
     def with_data(self, job: Job) -> EvaluationTask:
         """Return the task of a job with its data on the device; other data makes room for it."""
-        return _task(job.plan, self._load(job.plan.section.dataset), job.optimizer)
+        task = _task(job.plan, self._load(job.plan.section.dataset), job.optimizer)
+        return spread(task, self._mesh)
 
     def costs(self, job: Job) -> TrainingCosts:
         """Tell what a job costs, from shapes alone."""

@@ -5,7 +5,6 @@ They are given by the user or assumed by the file's source; the card says which.
 
 import dataclasses
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from mulo_cli.errors import ArtefactError, UsageError, shortened
 from mulo_cli.learned_optimizers.catalogue import LEARNED_OPTIMIZERS
 from mulo_cli.recipes.nearest import nearest_hint
 from mulo_cli.recipes.schema import Parametrization
+from mulo_cli.recipes.toml_files import parse_toml
 
 Assumptions = tuple[Parametrization, Mapping[str, Any]]
 
@@ -157,8 +157,8 @@ def _said(overrides: Sequence[str], architecture: str) -> dict[str, Any]:
                 nearest_hint(key, full_names(architecture)),
             )
         try:
-            found[key] = tomllib.loads(f"value = {value}")["value"]
-        except (ValueError, RecursionError):
+            found[key] = parse_toml(f"value = {value}")["value"]
+        except ValueError:
             found[key] = value
     return found
 
@@ -184,8 +184,8 @@ def with_decays(file: ForeignFile, wanted: str | None) -> tuple[Mapping[str, np.
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(small_text(path, "--decays"))
-    except (ValueError, RecursionError) as error:
+        return parse_toml(small_text(path, "--decays"))
+    except ValueError as error:
         raise UsageError(
             f"--decays {str(path)!r} is not TOML: {str(error).splitlines()[0]}",
             'for example momentum_decays = [0.0, 0.0, 0.0], or --decays "released-mulo"',

@@ -10,6 +10,8 @@ import typer
 from mulo_cli.cli.commands.coord_check import EXAMPLES as COORD_CHECK_EXAMPLES
 from mulo_cli.cli.commands.coord_check import coord_check
 from mulo_cli.cli.commands.data import data
+from mulo_cli.cli.commands.doctor import EXAMPLES as DOCTOR_EXAMPLES
+from mulo_cli.cli.commands.doctor import doctor
 from mulo_cli.cli.commands.evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from mulo_cli.cli.commands.evaluate import evaluate
 from mulo_cli.cli.commands.meta_train import EXAMPLES as META_TRAIN_EXAMPLES
@@ -50,6 +52,7 @@ app.command("coord-check", epilog=COORD_CHECK_EXAMPLES)(coord_check)
 app.command("tune-adam", epilog=TUNE_ADAM_EXAMPLES)(tune_adam)
 app.command("rank", epilog=RANK_EXAMPLES)(rank)
 app.command("roles", epilog=ROLES_EXAMPLES)(roles)
+app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor)
 app.add_typer(data, name="data")
 app.add_typer(tasks, name="tasks")
 app.add_typer(weights, name="weights")

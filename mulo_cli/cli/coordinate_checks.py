@@ -18,10 +18,13 @@ from mulo_cli.cli.coordinate_plan import (
     without_sizes,
 )
 from mulo_cli.cli.outcome import ExitCode, Outcome
+from mulo_cli.cli.shard_option import memory_of_all, mesh_for
 from mulo_cli.cli.terminal import ReaderLeft, Terminal
 from mulo_cli.errors import MuloError
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from mulo_cli.cli.interrupts import StopRequest
     from mulo_cli.cli.progress import Display
     from mulo_cli.results.coordinate_records import CoordinateRecord
@@ -77,6 +80,7 @@ class Bench:
         config: how networks are trained.
         file: that keeps records.
         request: whether somebody wants to stop.
+        mesh: what each network is spread over; None: it is on one device.
         lines: whether stdout gets JSON lines (else tables at the end).
         skip: whether sizes that do not fit into memory are left out.
     """
@@ -87,12 +91,13 @@ class Bench:
         config: "CoordinateConfig",
         file: "RecordFile[CoordinateRecord]",
         request: "StopRequest",
+        mesh: "Mesh | None",
         *,
         lines: bool,
         skip: bool,
     ) -> None:
         self.terminal, self.config, self.file, self.request = terminal, config, file, request
-        self.lines, self.skip, self._read = lines, skip, True
+        self.mesh, self.lines, self.skip, self._read = mesh, lines, skip, True
 
     def tell(self, record: object) -> None:
         """Write a record, if stdout gets lines; work goes on without a reader: a file keeps it."""
@@ -113,7 +118,8 @@ def _prepared(
     from mulo_cli.cli.memory import free_memory
     from mulo_cli.studies.coord_check import CoordinateConfig
 
-    free, dataset = free_memory(), options.usual_dataset()
+    mesh, dataset = mesh_for(shard=options.shard), options.usual_dataset()
+    free = memory_of_all(free_memory(), mesh)
     contestants = options.contestants(options.optimizers or _built_in(terminal, dataset))
     plans = build_plans(options, contestants, dataset)
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
@@ -123,12 +129,12 @@ def _prepared(
     kept = None if options.fresh else _opened(terminal, path)
     if kept is not None:
         plans = [with_kept(plan, kept, config) for plan in plans]
-    needs = needs_of(plans, config)
+    needs = needs_of(plans, config, 1 if mesh is None else mesh.size)
     if any(need.memory is not None for need in needs):
         terminal.err.print(memory_table(needs, options.axis, free))
     plans = without_large(plans, needs, free, options.axis, skip=options.skip_large)
     file = kept if kept is not None else _opened(terminal, path, fresh=True)
-    return plans, Bench(terminal, config, file, request, lines=lines, skip=options.skip_large)
+    return plans, Bench(terminal, config, file, request, mesh, lines=lines, skip=options.skip_large)
 
 
 def _opened(
@@ -210,20 +216,22 @@ def _measured(
     """
     from mulo_cli.results.environment import code_version
     from mulo_cli.studies.coord_check import Moved, compile_check, measure
+    from mulo_cli.studies.spread import spread
 
     records, config = list(cell.kept), bench.config
     where = f"{plan.name} at {plan.axis} {cell.size}"
-    programs = None
+    task, programs = cell.task, None
     if cell.missing:
         progress.show(before + config.steps * len(records), f"{where}: compiling")
-        programs = compile_check(cell.task, cell.optimizer, config)
+        task = spread(task, bench.mesh)
+        programs = compile_check(task, cell.optimizer, config)
         _refuse_large(bench, plan, cell, programs.memory)
     for record in records:
         bench.tell(record)
     if programs is None:
         return records
     before += config.steps * len(cell.kept)
-    told = measure(cell.task, cell.optimizer, programs, config, cell.missing, code_version())
+    told = measure(task, cell.optimizer, programs, config, cell.missing, code_version())
     for one in told:
         if not isinstance(one, Moved):
             bench.file.append(one)
@@ -252,7 +260,7 @@ def _refuse_large(bench: Bench, plan: Plan, cell: Cell, memory: int) -> None:
     from mulo_cli.cli.memory import free_memory
     from mulo_cli.cli.tables import with_unit
 
-    free = free_memory()
+    free = memory_of_all(free_memory(), bench.mesh)
     if free is None or memory <= free:
         return
     message = (

@@ -78,6 +78,7 @@ class CheckOptions:
     plot: Path | None
     plot_measure: PlotMeasure
     everything: bool
+    shard: bool
     format: Literal["table", "jsonl"] | None
 
     @property

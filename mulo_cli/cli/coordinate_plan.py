@@ -139,15 +139,15 @@ class Need:
     memory: int | None
 
 
-def needs_of(plans: Sequence[Plan], config: "CoordinateConfig") -> list[Need]:
-    """Tell the memory that every size needs, from shapes alone."""
+def needs_of(plans: Sequence[Plan], config: "CoordinateConfig", devices: int) -> list[Need]:
+    """Tell the memory that every size needs on so many devices together, from shapes alone."""
     from mulo_cli.studies.coord_check import estimate_memory
 
     return [
         Need(
             plan,
             cell,
-            estimate_memory(cell.task, cell.optimizer, config) if cell.missing else None,
+            estimate_memory(cell.task, cell.optimizer, config, devices) if cell.missing else None,
         )
         for plan in plans
         for cell in plan.cells

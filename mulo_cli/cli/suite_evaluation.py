@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mulo_cli.cli.terminal import Terminal
+from mulo_cli.processes import Place
 from mulo_cli.results.records import EvaluationRow
 from mulo_cli.results.settings import listing
+from mulo_cli.results.split_files import files_of
 
 if TYPE_CHECKING:
     from mulo_cli.assembly.suites import Job, PlannedTask, Workbench
@@ -160,18 +162,28 @@ def open_output(
     jobs: Sequence["Job"],
     output: Path | None,
     free: int | None,
+    place: Place,
     *,
     lines: bool,
 ) -> "RowOutput":
     """Return where rows go; no file is made for trainings that do not fit into free memory.
 
+    Args:
+        terminal: shows progress.
+        bench: knows costs.
+        jobs: of this process.
+        output: that keeps the rows, in a file for each process.
+        free: bytes of memory; None where nothing is to be refused.
+        place: of this process.
+        lines: whether stdout gets lines.
+
     Raises:
-        MuloError: some that are still to be trained do not; nothing is refused without a number.
+        MuloError: some that are still to be trained do not.
     """
     from mulo_cli.cli.row_output import RowOutput
 
-    grown = output is not None and output.exists()
-    sink = RowOutput(terminal, output, lines=lines) if grown else None
+    grown = output is not None and files_of(output)
+    sink = RowOutput(terminal, output, lines=lines, place=place) if grown else None
     if free is not None:
         missing = [
             job
@@ -179,7 +191,7 @@ def open_output(
             if sink is None or len(known_rows(job, sink)) < job.plan.config.seeds
         ]
         refuse_too_large(estimate(terminal, bench, missing), free)
-    return sink or RowOutput(terminal, output, lines=lines)
+    return sink or RowOutput(terminal, output, lines=lines, place=place)
 
 
 def known_rows(job: "Job", sink: "RowOutput") -> dict[int, EvaluationRow]:

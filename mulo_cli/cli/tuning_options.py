@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mulo_cli.errors import UsageError
+from mulo_cli.processes import Place
 
 if TYPE_CHECKING:
     from mulo_cli.recipes.grids import Grid
@@ -34,6 +35,7 @@ class SearchRequest:
         lanes: networks in one program; None: what fits.
         folder: of rows, best values and the number of lanes.
         format: of the output.
+        place: of this process among those that share the search.
     """
 
     optimizer: str
@@ -45,6 +47,7 @@ class SearchRequest:
     lanes: int | None
     folder: Path
     format: Literal["table", "jsonl"] | None
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class TransferRequest:
         plot: file of the picture.
         folder: of rows and the number of lanes.
         format: of the output.
+        place: of this process among those that share the study.
     """
 
     optimizer: str
@@ -80,6 +84,7 @@ class TransferRequest:
     plot: Path | None
     folder: Path
     format: Literal["table", "jsonl"] | None
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class TuningOptions:
     plot: Path | None
     out: Path | None
     format: Literal["table", "jsonl"] | None
+    place: Place
 
     @property
     def name(self) -> str:
@@ -148,6 +154,7 @@ class TuningOptions:
             lanes=self.lanes,
             folder=self._folder("tune", task, section.dataset, f"w{width}"),
             format=self.format,
+            place=self.place,
         )
 
     def of_transfer(self) -> TransferRequest:
@@ -188,6 +195,7 @@ class TuningOptions:
             plot=self.plot,
             folder=self._folder("transfer", task, dataset, f"{axis}s"),
             format=self.format,
+            place=self.place,
         )
 
     def _parametrizations(self) -> tuple[str | None, ...]:

@@ -18,12 +18,13 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from mulo_cli.datasets.base import Dataset, Kind
+from mulo_cli.datasets.files.streams import HEADER_DAMAGE
 from mulo_cli.datasets.images import image_dataset
 from mulo_cli.datasets.mapped import RESIDENT_LIMIT, MappedRows
 from mulo_cli.datasets.options import DatasetOptions, Feed, Unit
 from mulo_cli.datasets.text import LENGTH, line_batch, stream_batch
 from mulo_cli.errors import DataError, shortened
-from mulo_cli.folders import user_caches
+from mulo_cli.folders import below_home, user_caches
 from mulo_cli.types import Data
 
 FOLDER_VARIABLE = "MULO_DATA_DIR"
@@ -111,7 +112,7 @@ _CARD = TypeAdapter(Card)
 def data_folder() -> Path:
     """Return where prepared sets are: `MULO_DATA_DIR`, else the user's folder for caches."""
     if said := os.environ.get(FOLDER_VARIABLE):
-        return Path(said).expanduser()
+        return below_home(said)
     return user_caches() / "mulo" / "data"
 
 
@@ -193,7 +194,7 @@ def _mapped(path: Path, said: StoredFile) -> np.ndarray:
     _check_size(path, said)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError) as error:
+    except (*HEADER_DAMAGE, EOFError) as error:
         raise _damaged(path, shortened(str(error))) from error
     if (array.shape, str(array.dtype)) != (said.shape, said.dtype):
         raise _damaged(

@@ -7,10 +7,10 @@ the limits of transfer learning with a unified text-to-text transformer*, 2020).
 import io
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from mulo_cli.errors import DataError, UsageError, shortened, shortened_path
+from mulo_cli.folders import below_home
 
 LARGEST_MODEL = 64 * 2**20
 """Bytes of a model file; those in use have about 1 to 5 million."""
@@ -39,7 +39,7 @@ def load_model(name: str) -> Any:
         UsageError: there is no such file.
         DataError: it is no SentencePiece model.
     """
-    path = Path(name).expanduser()
+    path = below_home(name)
     if not path.is_file():
         raise UsageError(
             f"tokens={shortened(name)[1:-1]} is no file",

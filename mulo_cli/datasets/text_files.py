@@ -13,7 +13,13 @@ from pathlib import Path
 
 from mulo_cli.datasets.files.archives import opened
 from mulo_cli.datasets.files.members import Member, without_packed_copies
-from mulo_cli.datasets.files.streams import first_bytes, read_up_to, unpacked, unreadable
+from mulo_cli.datasets.files.streams import (
+    array_limit,
+    first_bytes,
+    read_up_to,
+    unpacked,
+    unreadable,
+)
 from mulo_cli.errors import DataError, shortened_path
 
 TEST_SHARE = 0.1
@@ -24,8 +30,10 @@ TEST_EVERY = 10
 """Of many files without a word on their split, every so many-th is a test file."""
 
 READ_LIMIT = 2 * 2**30
-"""Bytes that are read, once unpacked: a bound against zip bombs. As characters they may take four
-times as many."""
+"""Bytes that are read, once unpacked: a bound against zip bombs."""
+
+ROOM = 10
+"""Bytes of memory that a byte may need while it becomes text: four as a character, copied once."""
 
 LOOKED_AT = 64 * 2**10
 """Bytes by which a file is told to be text."""
@@ -141,15 +149,16 @@ def _read_files(files: Sequence[Member]) -> Mapping[int, str]:
     Raises:
         DataError: one cannot be read or is not text, or all are too much.
     """
-    left, texts = READ_LIMIT, {}
+    limit = min(READ_LIMIT, array_limit() // ROOM)
+    left, texts = limit, {}
     for file in sorted(files, key=lambda file: file.place):
         with unpacked(file) as stream, unreadable(file.shown):
             content = bytes(read_up_to(stream, left + 1))
         left -= len(content)
         if left < 0:
             raise DataError(
-                f"{file.shown} makes this text larger than {READ_LIMIT / 2**30:.0f} GiB",
-                "give a part of it: all of it would have to fit into memory",
+                f"{file.shown} makes this text larger than {limit / 2**30:.2g} GiB",
+                "give a part of it: all of it has to fit into memory, several times over",
             )
         texts[file.place] = _decoded(file.shown, content)
     return texts

@@ -11,20 +11,26 @@ block of `pairs_per_block` pairs (a vmap over another number of pairs rounds dif
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from mulo_cli.gradient_estimators.base import EstimateInfo, GradientEstimator
+from mulo_cli.gradient_estimators.base import (
+    EstimateInfo,
+    EstimatorState,
+    GradientEstimator,
+    PairReports,
+)
 from mulo_cli.gradient_estimators.horizons import (
     HorizonConfig,
     sample_first_horizon,
     sample_horizon,
 )
-from mulo_cli.gradient_estimators.perturbations import add, sample_perturbation, zeros_like
+from mulo_cli.gradient_estimators.perturbations import add, sample_perturbation
 from mulo_cli.inner_training.state import InnerState, init_inner_state
 from mulo_cli.inner_training.unroll import unroll
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
@@ -33,6 +39,9 @@ from mulo_cli.tasks.losses import bounded
 from mulo_cli.types import Data, PRNGKey, Theta
 
 SIGNS = (1.0, -1.0)
+
+NOT_BEGUN = 0
+"""Horizon of a pair before its first run: it is at its end, and begins at the next truncation."""
 
 
 @dataclass(frozen=True)
@@ -62,22 +71,20 @@ class EstimatorConfig:
 
 
 class PairState(NamedTuple):
-    """What one pair carries from truncation to truncation (in an estimator's state: N of them)."""
+    """What one pair carries from truncation to truncation (in an estimator's runs: N of them)."""
 
     inner: InnerState
     """Both signs' runs: every leaf has a leading axis of 2."""
-    accumulated: Theta
-    """xi: the sum of this run's perturbations so far."""
     horizon: Int[Array, ""]
 
 
-class PairOutcome(NamedTuple):
-    """What one pair contributes to an estimate."""
+class PairKeys(NamedTuple):
+    """What one pair draws from in one truncation."""
 
-    gradient: Theta
-    loss: Float[Array, ""]
-    perturbation_norm: Float[Array, ""]
-    diverged: Bool[Array, ""]
+    run: PRNGKey
+    horizon: PRNGKey
+    epsilon: PRNGKey
+    data: PRNGKey
 
 
 Credit: TypeAlias = Callable[[Theta, Theta], Theta]
@@ -89,28 +96,36 @@ def antithetic_estimator(
 ) -> GradientEstimator:
     """Build an estimator of the meta-gradient of the mean loss over runs of `task`."""
 
-    def init(key: PRNGKey, theta: Theta) -> PairState:
-        def init_pair(i: Int[Array, ""]) -> PairState:
-            key_horizon, key_run = jax.random.split(jax.random.fold_in(key, i))
-            horizon = sample_first_horizon(key_horizon, config.horizons)
-            return start_pair(task, learned_optimizer, theta, key_run, horizon)
+    def init(theta: Theta) -> EstimatorState:
+        start = partial(start_pair, task, learned_optimizer)
+        shapes = jax.eval_shape(start, theta, jax.random.key(0), jnp.int32(NOT_BEGUN))
+        return EstimatorState(_zeros(config.pairs, shapes), _zeros(config.pairs, theta))
 
-        return jax.vmap(init_pair)(jnp.arange(config.pairs))
+    def unroll_pairs(
+        key: PRNGKey,
+        theta: Theta,
+        runs: PairState,
+        data: Data,
+        first: Int[Array, ""],
+    ) -> tuple[PairState, PairReports]:
+        def advance(i: Int[Array, ""], pair: PairState) -> tuple[PairState, PairReports]:
+            keys = pair_keys(key, i)
+            return advance_pair(task, learned_optimizer, config, theta, pair, data, keys)
 
-    def estimate(
-        key: PRNGKey, theta: Theta, state: PairState, data: Data
-    ) -> tuple[Theta, PairState, EstimateInfo]:
-        def estimate_pair(i: Int[Array, ""], pair: PairState) -> tuple[PairState, PairOutcome]:
-            key_pair = jax.random.fold_in(key, i)
-            return advance_pair(
-                task, learned_optimizer, config, credit, theta, pair, data, key_pair
-            )
+        return jax.vmap(advance)(first + jnp.arange(config.pairs_per_block), runs)
 
-        state, outcomes = _in_blocks(estimate_pair, state, config)
-        gradient = jax.tree.map(lambda g: jnp.mean(g, axis=0), outcomes.gradient)
-        return gradient, state, _summary(outcomes, gradient)
+    return GradientEstimator(
+        config.pairs,
+        config.pairs_per_block,
+        init,
+        unroll_pairs,
+        partial(credit_pairs, config.sigma, credit),
+    )
 
-    return GradientEstimator(init, estimate)
+
+def pair_keys(key: PRNGKey, pair: Int[Array, ""]) -> PairKeys:
+    """Return the keys of one pair; `key` is that of the estimate."""
+    return PairKeys(*jax.random.split(jax.random.fold_in(key, pair), len(PairKeys._fields)))
 
 
 def start_pair(
@@ -120,35 +135,30 @@ def start_pair(
     key: PRNGKey,
     horizon: Int[Array, ""],
 ) -> PairState:
-    """Start a run, equal for both signs, with nothing accumulated; the key is consumed."""
+    """Start a run, equal for both signs; the key is consumed."""
     optimizer = learned_optimizer.build(theta, task.roles, horizon)
     one = init_inner_state(task, optimizer, key)
-    both = jax.tree.map(lambda x: jnp.stack([x, x]), one)
-    return PairState(both, zeros_like(theta), horizon)
+    return PairState(jax.tree.map(lambda x: jnp.stack([x, x]), one), horizon)
 
 
 def advance_pair(
     task: Task,
     learned_optimizer: LearnedOptimizer,
     config: EstimatorConfig,
-    credit: Credit,
     theta: Theta,
     pair: PairState,
     data: Data,
-    key: PRNGKey,
-) -> tuple[PairState, PairOutcome]:
-    """Perturb theta both ways, unroll one truncation and credit the difference of the losses.
+    keys: PairKeys,
+) -> tuple[PairState, PairReports]:
+    """Perturb theta both ways and unroll one truncation.
 
-    A run at its horizon starts anew before anything else, and forgets its perturbations. The key
-    is that of this pair in this truncation, and consumed.
+    A run at its horizon starts anew before anything else. The keys are those of this pair in this
+    truncation, and consumed.
     """
-    key_run, key_horizon, key_epsilon, key_data = jax.random.split(key, 4)
-    spare = start_pair(
-        task, learned_optimizer, theta, key_run, sample_horizon(key_horizon, config.horizons)
-    )
-    pair = _select(pair.inner.step[0] >= pair.horizon, spare, pair)
-    epsilon = sample_perturbation(key_epsilon, theta, config.sigma)
-    accumulated = add(pair.accumulated, epsilon)
+    restarted = pair.inner.step[0] >= pair.horizon
+    horizon = _next_horizon(keys.horizon, pair.horizon, config.horizons)
+    pair = _select(restarted, start_pair(task, learned_optimizer, theta, keys.run, horizon), pair)
+    epsilon = sample_perturbation(keys.epsilon, theta, config.sigma)
     steps = pair.inner.step[0] + jnp.arange(config.truncation)
 
     def unroll_sign(
@@ -156,65 +166,85 @@ def advance_pair(
     ) -> tuple[InnerState, Float[Array, " K"]]:
         perturbed = add(theta, epsilon, sign)
         optimizer = learned_optimizer.build(perturbed, task.roles, pair.horizon)
-        return unroll(task, optimizer, inner, data, key_data, steps)
+        return unroll(task, optimizer, inner, data, keys.data, steps)
 
     inner, losses = jax.vmap(unroll_sign)(jnp.array(SIGNS), pair.inner)
-    outcome = _outcome(losses, task.loss_ceiling, credit(accumulated, epsilon), config.sigma)
-    return PairState(inner, accumulated, pair.horizon), outcome
-
-
-def _outcome(
-    losses: Float[Array, "2 K"], ceiling: float | None, credited: Theta, sigma: float
-) -> PairOutcome:
-    """Turn both signs' losses into this pair's share of 1/(2 sigma^2) mean_i delta_i xi_i."""
-    positive, negative = jnp.mean(bounded(losses, ceiling), axis=1)
-    scale = (positive - negative) / (2.0 * sigma**2)
-    above = jnp.bool_(False) if ceiling is None else losses > ceiling
-    return PairOutcome(
-        gradient=jax.tree.map(lambda x: scale * x, credited),
+    positive, negative = jnp.mean(bounded(losses, task.loss_ceiling), axis=1)
+    above = jnp.bool_(False) if task.loss_ceiling is None else losses > task.loss_ceiling
+    diverged = jnp.any(~jnp.isfinite(losses) | above)
+    reports = PairReports(
+        difference=positive - negative,
         loss=0.5 * (positive + negative),
-        perturbation_norm=optax.tree.norm(credited),
-        diverged=jnp.any(~jnp.isfinite(losses) | above),
+        diverged=diverged.astype(jnp.float32),
+        restarted=restarted.astype(jnp.float32),
     )
+    return PairState(inner, pair.horizon), reports
 
 
-def _in_blocks(
-    per_pair: Callable[[Int[Array, ""], PairState], tuple[PairState, PairOutcome]],
-    state: PairState,
-    config: EstimatorConfig,
-) -> tuple[PairState, PairOutcome]:
-    """Map over all pairs, one compiled block of `pairs_per_block` after another.
+def credit_pairs(
+    sigma: float,
+    credit: Credit,
+    key: PRNGKey,
+    theta: Theta,
+    accumulated: Theta,
+    reports: PairReports,
+) -> tuple[Theta, Theta, EstimateInfo]:
+    """Credit the differences of all pairs' losses: 1/(2 sigma^2) mean_i delta_i xi_i.
 
-    The state is carried, so that it is there once: each block overwrites its own part.
+    Args:
+        sigma: standard deviation of a perturbation.
+        credit: which perturbation losses are due to.
+        key: of the estimate; each pair's perturbation is drawn from it once more.
+        theta: what was perturbed.
+        accumulated: perturbations of each pair's run before this truncation.
+        reports: of all pairs.
+
+    Returns:
+        The gradient, the accumulated perturbations after this truncation, and what there is to
+        tell.
     """
-    size = config.pairs_per_block
-    if size == config.pairs:
-        return jax.vmap(per_pair)(jnp.arange(size), state)
 
-    def advance_block(state: PairState, first: Int[Array, ""]) -> tuple[PairState, PairOutcome]:
-        before = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), state)
-        after, outcome = jax.vmap(per_pair)(first + jnp.arange(size), before)
+    def credit_pair(
+        i: Int[Array, ""], before: Theta, report: PairReports
+    ) -> tuple[Theta, Theta, Float[Array, ""]]:
+        epsilon = sample_perturbation(pair_keys(key, i).epsilon, theta, sigma)
+        after = jax.tree.map(
+            lambda x, e: jnp.where(report.restarted > 0, 0.0, x) + e, before, epsilon
+        )
+        credited = credit(after, epsilon)
+        scale = report.difference / (2.0 * sigma**2)
+        return after, jax.tree.map(lambda x: scale * x, credited), optax.tree.norm(credited)
 
-        def put(whole: Array, part: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(whole, part, first, axis=0)
-
-        return jax.tree.map(put, state, after), outcome
-
-    state, outcomes = jax.lax.scan(advance_block, state, jnp.arange(0, config.pairs, size))
-    return state, jax.tree.map(lambda x: x.reshape(config.pairs, *x.shape[2:]), outcomes)
+    pairs = jnp.arange(len(reports.loss))
+    accumulated, gradients, norms = jax.vmap(credit_pair)(pairs, accumulated, reports)
+    gradient = jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
+    return gradient, accumulated, _info(reports, norms, gradients, gradient)
 
 
-def _summary(outcomes: PairOutcome, gradient: Theta) -> EstimateInfo:
-    pairs = outcomes.loss.shape[0]
-    deviations = jax.tree.map(lambda g, mean: g - mean, outcomes.gradient, gradient)
+def _info(
+    reports: PairReports, norms: Float[Array, " N"], gradients: Theta, gradient: Theta
+) -> EstimateInfo:
+    pairs = len(norms)
+    deviations = jax.tree.map(lambda g, mean: g - mean, gradients, gradient)
     variance_of_mean = jnp.square(optax.tree.norm(deviations)) / (pairs * (pairs - 1.0))
     return EstimateInfo(
-        meta_loss=jnp.mean(outcomes.loss),
+        meta_loss=jnp.mean(reports.loss),
         signal_to_noise=optax.tree.norm(gradient) / jnp.sqrt(variance_of_mean),
-        perturbation_norm=jnp.mean(outcomes.perturbation_norm),
-        diverged_pairs=jnp.sum(outcomes.diverged, dtype=jnp.int32),
+        perturbation_norm=jnp.mean(norms),
+        diverged_pairs=jnp.sum(reports.diverged).astype(jnp.int32),
     )
 
 
-def _select(condition: Bool[Array, ""], if_true: PairState, if_false: PairState) -> PairState:
+def _next_horizon(key: PRNGKey, horizon: Int[Array, ""], config: HorizonConfig) -> Int[Array, ""]:
+    """Draw the horizon of a run that follows one of `horizon` steps, or none."""
+    first = sample_first_horizon(key, config)
+    return jnp.where(horizon == NOT_BEGUN, first, sample_horizon(key, config))
+
+
+def _zeros(pairs: int, of_one: PairState | Theta) -> PairState | Theta:
+    """Return zeros for so many pairs, of the shapes and types of one."""
+    return jax.tree.map(lambda x: jnp.zeros((pairs, *x.shape), x.dtype), of_one)
+
+
+def _select(condition: Array, if_true: PairState, if_false: PairState) -> PairState:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), if_true, if_false)

@@ -1,7 +1,6 @@
 """Gaussian perturbations of meta-parameters, and arithmetic on them."""
 
 import jax
-import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -17,8 +16,3 @@ def sample_perturbation(key: PRNGKey, theta: Theta, sigma: float) -> Theta:
 def add(a: Theta, b: Theta, scale: float | Float[Array, ""] = 1.0) -> Theta:
     """Return a + scale b."""
     return jax.tree.map(lambda x, y: x + scale * y, a, b)
-
-
-def zeros_like(theta: Theta) -> Theta:
-    """Return a perturbation of nothing."""
-    return jax.tree.map(jnp.zeros_like, theta)

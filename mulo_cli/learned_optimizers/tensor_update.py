@@ -7,6 +7,7 @@ whose hidden units must be written somewhere, goes block by block.
 muLO (B. Therien et al., 2025), equation 3 and appendix A.1.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,9 +28,11 @@ from mulo_cli.learned_optimizers.features import (
     Elements,
     FeatureGroup,
     Features,
+    Norms,
     norms_of,
 )
 from mulo_cli.learned_optimizers.network import Network, is_arithmetic, network_outputs
+from mulo_cli.learned_optimizers.parts import on_every_part
 
 
 class UpdateRule(NamedTuple):
@@ -66,20 +69,24 @@ def update_tensor(
     norms = norms_of(_features(rule, elements))
     # else features of the whole tensor would be kept, from where they are normed to where they act
     elements, norms = jax.lax.optimization_barrier((elements, norms))
-    arithmetic = is_arithmetic(network, gradient.shape)
+    step = on_every_part(functools.partial(_step, rule), elements, network, norms)
+    return step, accumulators_of(elements.moments, factored)
+
+
+def _step(
+    rule: UpdateRule, elements: Elements, network: Network, norms: Norms
+) -> Float[Array, "*p"]:
+    """Return what the network says of every element of a tensor, or of a part of one."""
+    shape = elements.gradient.shape
+    arithmetic = is_arithmetic(network, shape)
 
     def apply(block: Elements) -> Float[Array, "*block"]:
         features = _features(rule, block)
         direction, magnitude = network_outputs(network, features, norms, arithmetic=arithmetic)
         return direction * jnp.exp(rule.magnitude_scale * magnitude)
 
-    blocks = None if arithmetic else blocks_of(gradient.shape)
-    step = (
-        apply(elements)
-        if blocks is None
-        else map_over_blocks(apply, elements, blocks, gradient.shape)
-    )
-    return step, accumulators_of(elements.moments, factored)
+    blocks = None if arithmetic else blocks_of(shape)
+    return apply(elements) if blocks is None else map_over_blocks(apply, elements, blocks, shape)
 
 
 def _features(rule: UpdateRule, elements: Elements) -> tuple[FeatureGroup, ...]:

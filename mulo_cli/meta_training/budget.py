@@ -11,8 +11,8 @@ from mulo_cli.inner_training.state import InnerState, init_inner_state
 from mulo_cli.inner_training.step import inner_step
 from mulo_cli.inner_training.traced import count_flops, size_in_bytes, trace
 from mulo_cli.learned_optimizers.base import LearnedOptimizer
-from mulo_cli.meta_training.meta_loop import MetaTraining
 from mulo_cli.meta_training.meta_step import make_init
+from mulo_cli.meta_training.training import MetaTraining
 from mulo_cli.tasks.base import Task
 from mulo_cli.types import Data, PRNGKey, Theta
 
@@ -67,14 +67,15 @@ def estimate_budget(training: MetaTraining) -> Budget:
     init = make_init(training.learned_optimizer, training.estimators, training.optimizer)
     state = jax.eval_shape(init, key)
     tasks = tuple(
-        _task_budget(task, training.learned_optimizer, state.theta) for task in training.tasks
+        _task_budget(task, training.learned_optimizer, state.shared.theta)
+        for task in training.tasks
     )
     per_task = training.steps * training.inner_steps // len(tasks)
     validation = training.validation
     validations = 1 + -(-training.steps // validation.every)
     flops = sum(task.flops for task in tasks)
     return Budget(
-        meta_parameters=count(state.theta),
+        meta_parameters=count(state.shared.theta),
         tasks=tasks,
         inner_steps=training.steps * training.inner_steps,
         meta_training_flops=per_task * flops,
@@ -98,8 +99,8 @@ def count(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def _task_budget(task: Task, learned_optimizer: LearnedOptimizer, theta: Theta) -> TaskBudget:
-    """Trace one inner step and count its operations."""
+def _task_budget(task: Task, learned_optimizer: LearnedOptimizer, theta: PyTree) -> TaskBudget:
+    """Trace one inner step and count its operations; of theta the shapes will do."""
     horizon = jnp.int32(1)
 
     def init(theta: Theta, key: PRNGKey) -> InnerState:

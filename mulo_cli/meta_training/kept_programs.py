@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 from jax import export
 from jax.export import Exported
-from jaxtyping import Array
+
+from mulo_cli.types import Stored
 
 CHECKSUM_BYTES = 32
 
@@ -33,7 +33,7 @@ class KeptPrograms:
     folder: Path
     identity: str
 
-    def find(self, name: str, arguments: Sequence[Array | jax.ShapeDtypeStruct]) -> Exported | None:
+    def find(self, name: str, arguments: Sequence[Stored]) -> Exported | None:
         """Return a program that was kept for such arguments; None where there is none, unharmed.
 
         Args:
@@ -47,9 +47,7 @@ class KeptPrograms:
                 return export.deserialize(bytearray(program))
         return None
 
-    def keep(
-        self, name: str, arguments: Sequence[Array | jax.ShapeDtypeStruct], program: Exported
-    ) -> None:
+    def keep(self, name: str, arguments: Sequence[Stored], program: Exported) -> None:
         """Write a program, whole or not at all."""
         serialised = program.serialize()
         with suppress(OSError):
@@ -61,7 +59,7 @@ class KeptPrograms:
             finally:
                 draft.unlink(missing_ok=True)
 
-    def _path(self, name: str, arguments: Sequence[Array | jax.ShapeDtypeStruct]) -> Path:
+    def _path(self, name: str, arguments: Sequence[Stored]) -> Path:
         told = [self.identity, name]
         told += [f"{x.dtype}{x.shape}{getattr(x, 'weak_type', False)}" for x in arguments]
         return self.folder / f"{hashlib.sha256(chr(10).join(told).encode()).hexdigest()}.stablehlo"

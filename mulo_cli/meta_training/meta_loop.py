@@ -3,64 +3,40 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from mulo_cli.artefacts.trees import tree_checksum
 from mulo_cli.errors import NumericalError
-from mulo_cli.gradient_estimators.base import GradientEstimator
-from mulo_cli.learned_optimizers.base import LearnedOptimizer
 from mulo_cli.meta_training.checkpoints import BestTheta, Checkpoints, Restored, RunState
+from mulo_cli.meta_training.crossing import anybody, sent
+from mulo_cli.meta_training.engine import (
+    Engine,
+    Placed,
+    Work,
+    begin,
+    collect,
+    compile_engine,
+    put_in_place,
+    state_shapes,
+)
 from mulo_cli.meta_training.kept_programs import KeptPrograms
-from mulo_cli.meta_training.meta_step import (
-    MetaState,
-    MetaStepInfo,
-    make_init,
-    make_meta_step,
-    no_info,
-)
-from mulo_cli.meta_training.programs import (
-    CompileLater,
-    Program,
-    Source,
-    compiling_side_by_side,
-)
-from mulo_cli.meta_training.validation import ValidationConfig, ValidationLosses, make_validators
+from mulo_cli.meta_training.layout import Layout
+from mulo_cli.meta_training.meta_step import MetaState, MetaStepInfo
+from mulo_cli.meta_training.programs import compiling_side_by_side
+from mulo_cli.meta_training.training import MetaTraining, lay_out
+from mulo_cli.meta_training.validation import ValidationLosses
 from mulo_cli.mup.roles import leaf_name
 from mulo_cli.results.records import MetaStepRecord, ValidationRecord
 from mulo_cli.tasks.base import Task
 from mulo_cli.types import Theta
 
-
-@dataclass(frozen=True)
-class MetaTraining:
-    """Everything static of a meta-training.
-
-    Attributes:
-        tasks: one per width.
-        learned_optimizer: what is meta-trained.
-        estimators: one per task.
-        optimizer: of theta.
-        validation: when and how theta is validated.
-        steps: meta-steps in all.
-        seed: root of all randomness.
-        checkpoint_every: meta-steps between checkpoints.
-        inner_steps: inner steps of one meta-step, all runs together.
-    """
-
-    tasks: tuple[Task, ...]
-    learned_optimizer: LearnedOptimizer
-    estimators: tuple[GradientEstimator, ...]
-    optimizer: optax.GradientTransformation
-    validation: ValidationConfig
-    steps: int
-    seed: int
-    checkpoint_every: int
-    inner_steps: int
+MOST_SKIPPED = 20
+"""Meta-steps in a row whose gradient may be not finite: a run that went wrong ends by then, as a
+rule, and its pair begins anew."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +56,10 @@ class Ended:
     begun: int
     """Meta-steps that were done before this session."""
     step: int
+    saved: int
+    """Meta-steps that are saved; fewer in the middle of gradients that are not finite."""
+    skipped: int
+    """Meta-steps, of all, that left theta as it was: their gradient was not finite."""
     finished: bool
     best: BestTheta
     theta: Theta
@@ -92,104 +72,108 @@ MetaRecord: TypeAlias = Begun | MetaStepRecord | ValidationRecord | Ended
 
 def meta_train(
     training: MetaTraining,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     should_stop: Callable[[], bool],
     kept: KeptPrograms | None = None,
+    layout: Layout | None = None,
 ) -> Iterator[MetaRecord]:
     """Meta-train from the newest checkpoint, or from the beginning, to the end.
 
     The randomness of a step is a function of the seed and the step, and everything else the step
-    depends on is in the checkpoint: a resumed run ends with the same bits as an uninterrupted one.
+    depends on is in the checkpoint: a resumed run ends with the same bits as an uninterrupted one,
+    on whatever layout each part of it is done.
 
     Args:
         training: what to do.
-        checkpoints: where the run is saved.
-        should_stop: asked after every record; when it says yes the run is saved and ends.
+        checkpoints: where the run is saved; None in all processes but the first.
+        should_stop: asked after every record; when it says yes, to any process, the run is saved
+            and ends.
         kept: where traced programs are looked for and kept; of this very meta-training.
+        layout: which device does what; by default that of `lay_out`.
 
     Yields:
-        `Begun`, then meta-step and validation records, then `Ended`.
+        `Begun`, then meta-step and validation records, then `Ended`; in all processes alike.
 
     Raises:
-        NumericalError: theta is not finite any more.
+        NumericalError: theta is not finite any more, or many gradients in a row were not.
         CheckpointError: the run cannot be saved or read back.
     """
-    root = jax.random.key(training.seed)
-    init = make_init(training.learned_optimizer, training.estimators, training.optimizer)
-    shapes = jax.eval_shape(init, root)
-    restored = checkpoints.restore_latest(_shapes_of_run(shapes))
+    work = Work(training, layout or lay_out(training, jax.devices()))
+    shapes = state_shapes(training)
+    restored = _restore(checkpoints, shapes)
     begun = _begun(restored)
     yield begun
-    step, finished = begun.step, False
+    step, saved, finished = begun.step, begun.step if restored else None, False
+    skipped_in_a_row = 0  # nothing is saved in the middle of such
+
+    def save(state: _Session) -> int | None:
+        """Save, unless theta waits for a gradient that is finite: that may be trouble's end."""
+        if skipped_in_a_row:
+            return saved
+        whole = RunState(collect(work, shapes, state.placed), state.best)
+        if checkpoints is not None:
+            checkpoints.save(whole)
+        return step
+
     with compiling_side_by_side(kept) as compile_later:
-        first = None if restored else compile_later(Source("init", init, (root,), shapes))
-        programs = _compile(training, shapes, root, compile_later)
-        state = restored.state if restored else _first_state(cast(Program, first)(root))
-        while not should_stop():
+        engine = compile_engine(work, shapes, compile_later)
+        state = _first_session(work, shapes, restored)
+        while not anybody(should_stop()):
             if step % training.validation.every == 0 or step == training.steps:
-                losses = jax.device_get(programs.validate(state.meta.theta))
+                losses = engine.validate(state.placed.shared.theta)
                 state, record = _judge(training.tasks, state, losses, step)
                 yield record
             finished = step == training.steps
-            if finished or should_stop():
+            if finished or anybody(should_stop()):
                 break
-            state, record = _advance(training, programs, state, step)
+            state, record = _advance(training, engine, state, step)
+            skipped_in_a_row = skipped_in_a_row + 1 if record.skipped else 0
             yield record
             step += 1
+            _refuse_trouble(skipped_in_a_row, saved)
             if step % training.checkpoint_every == 0:
-                checkpoints.save(state)
-    if step % training.checkpoint_every or step == 0:
-        checkpoints.save(state)
-    yield Ended(
-        begun=begun.step,
-        step=step,
-        finished=finished,
-        best=jax.device_get(state.best),
-        theta=jax.device_get(state.meta.theta),
-        checksum=tree_checksum(state.meta.theta),
-    )
+                saved = save(state)
+    if saved != step:
+        saved = save(state)
+    yield _ended(state, begun.step, saved or 0, finished=finished)
 
 
-class _Programs(NamedTuple):
-    """What the loop calls; the first call of each may wait for its compilation."""
+class _Session(NamedTuple):
+    """A run's state while it is worked on."""
 
-    meta_step: Callable[[MetaState], tuple[MetaState, MetaStepInfo]]
-    validate: Callable[[Theta], list[ValidationLosses]]
+    placed: Placed
+    best: BestTheta
 
 
-def _compile(
-    training: MetaTraining, shapes: MetaState, root: jax.Array, compile_later: CompileLater
-) -> _Programs:
-    """Trace all programs and begin to compile them, the longest one first."""
-    data = tuple(jax.tree.map(jnp.asarray, task.data) for task in training.tasks)
-    meta_step = make_meta_step(training.estimators, training.optimizer)
-    stepped = (shapes, no_info(len(training.tasks)))
-    step_program = compile_later(
-        Source("meta_step", meta_step, (shapes, root, data), stepped, donates_first=True)
-    )
-    losses = ValidationLosses(jnp.float32(0), jnp.float32(0))
-    validators = make_validators(training.tasks, training.learned_optimizer, training.validation)
-    validations = [
-        compile_later(Source(f"validate_{i}", validate, (shapes.theta, root, of_task), losses))
-        for i, (validate, of_task) in enumerate(zip(validators, data, strict=True))
-    ]
+def _restore(checkpoints: Checkpoints | None, shapes: MetaState) -> Restored | None:
+    """Return what the first process reads, as arrays of every host."""
+    abstract = _shapes_of_run(shapes)
+    restored = None if checkpoints is None else checkpoints.restore_latest(abstract)
+    if not sent(np.array(restored is not None), 0):
+        return None
+    nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
+    whole = sent(jax.device_get(restored.state) if restored else nothing, 0)
+    return Restored(whole, restored.damaged if restored else ())
 
-    def validate(theta: Theta) -> list[ValidationLosses]:
-        return [v(theta, root, of_task) for v, of_task in zip(validations, data, strict=True)]
 
-    return _Programs(lambda state: step_program(state, root, data), validate)
+def _first_session(work: Work, shapes: MetaState, restored: Restored | None) -> _Session:
+    """Return the state with which this session begins."""
+    if restored:
+        return _Session(put_in_place(work, restored.state.meta), restored.state.best)
+    placed = begin(work, shapes)
+    return _Session(placed, _best(placed.shared.theta, float("inf"), 0))
 
 
 def _advance(
-    training: MetaTraining, programs: _Programs, state: RunState, step: int
-) -> tuple[RunState, MetaStepRecord]:
+    training: MetaTraining, engine: Engine, state: _Session, step: int
+) -> tuple[_Session, MetaStepRecord]:
     """Do one meta-step."""
     started = time.perf_counter()
-    meta, info = programs.meta_step(state.meta)
+    placed, info = engine.step(state.placed)
     info = jax.device_get(info)
-    _refuse_non_finite(meta.theta, info)
+    _refuse_non_finite(placed.shared.theta, info)
     rate = training.inner_steps / (time.perf_counter() - started)
-    return RunState(meta, state.best), _step_record(training.tasks, step, info, rate)
+    return _Session(placed, state.best), _step_record(training.tasks, step, info, rate)
 
 
 def _begun(restored: Restored | None) -> Begun:
@@ -201,34 +185,44 @@ def _begun(restored: Restored | None) -> Begun:
     return Begun(int(restored.state.meta.step), restored.damaged, known)
 
 
-def _first_state(meta: MetaState) -> RunState:
-    return RunState(meta, _best(meta.theta, float("inf"), 0))
+def _ended(state: _Session, begun: int, saved: int, *, finished: bool) -> Ended:
+    shared = jax.device_get(state.placed.shared)
+    return Ended(
+        begun=begun,
+        step=int(shared.step),
+        saved=saved,
+        skipped=int(shared.skipped),
+        finished=finished,
+        best=state.best,
+        theta=shared.theta,
+        checksum=tree_checksum(shared.theta),
+    )
 
 
 def _shapes_of_run(meta: MetaState) -> RunState:
     """Return the shapes of a run's whole state."""
 
     def run(meta: MetaState) -> RunState:
-        return RunState(meta, BestTheta(meta.theta, jnp.float32(0), jnp.int32(0)))
+        return RunState(meta, BestTheta(meta.shared.theta, jnp.float32(0), jnp.int32(0)))
 
     return jax.eval_shape(run, meta)
 
 
 def _best(theta: Theta, loss: float, step: int) -> BestTheta:
-    """Keep a copy of theta: the meta-step donates its own."""
-    copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), theta)
-    return BestTheta(*jax.device_put((copy, np.float32(loss), np.int32(step))))
+    """Keep a copy of theta on the host: the meta-step donates its own."""
+    copy = jax.tree.map(lambda leaf: np.array(leaf, copy=True), jax.device_get(theta))
+    return BestTheta(copy, np.array(loss, np.float32), np.array(step, np.int32))
 
 
 def _judge(
-    tasks: tuple[Task, ...], state: RunState, losses: list[ValidationLosses], step: int
-) -> tuple[RunState, ValidationRecord]:
+    tasks: tuple[Task, ...], state: _Session, losses: list[ValidationLosses], step: int
+) -> tuple[_Session, ValidationRecord]:
     """Keep theta if no earlier one had a lower loss averaged over tasks."""
     loss = float(np.mean([of_task.mean for of_task in losses]))
     # a theta that is validated again after resuming is the best once more
     better = loss < float(state.best.loss) or step == int(state.best.step)
     if better:
-        state = state._replace(best=_best(state.meta.theta, loss, step))
+        state = state._replace(best=_best(state.placed.shared.theta, loss, step))
     record = ValidationRecord(
         step=step,
         mean_loss={t.name: float(of.mean) for t, of in zip(tasks, losses, strict=True)},
@@ -250,6 +244,7 @@ def _step_record(
         perturbation_norm={task: float(e.perturbation_norm) for task, e in estimates.items()},
         diverged_pairs={task: int(e.diverged_pairs) for task, e in estimates.items()},
         inner_steps_per_second=rate,
+        skipped=bool(info.skipped),
     )
 
 
@@ -263,3 +258,15 @@ def _refuse_non_finite(theta: Theta, info: MetaStepInfo) -> None:
                 "the checkpoints are from before; lower meta_optimizer.learning_rate or "
                 "estimator.sigma and start anew",
             )
+
+
+def _refuse_trouble(skipped_in_a_row: int, saved: int | None) -> None:
+    """End a run whose gradients do not become finite again; what is saved is from before."""
+    if skipped_in_a_row < MOST_SKIPPED:
+        return
+    kept = "there is no checkpoint" if saved is None else f"the checkpoint of meta-step {saved}"
+    raise NumericalError(
+        f"the gradients of {skipped_in_a_row} meta-steps in a row were not finite",
+        f"{kept} is from before the trouble; lower meta_optimizer.learning_rate, estimator.sigma "
+        "or optimizer.step_size and start anew, or bound the task's loss",
+    )

@@ -6,13 +6,13 @@ A grid is the product of its lists; a single number is a list of one. The librar
 
 import itertools
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mulo_cli.errors import RecipeError, shortened
+from mulo_cli.recipes.toml_files import parse_toml
 
 LIBRARY = Path(__file__).parent / "grids"
 
@@ -56,10 +56,10 @@ def load_grid(reference: str, optimizer: str) -> Grid:
     path = _path(reference, optimizer)
     hint = "a grid is TOML like: learning_rate = [1e-3, 1e-2]"
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = parse_toml(path.read_text("utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read grid {reference!r}: {error.strerror}", hint) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of TOML, of UTF-8, of a file's name
         raise RecipeError(f"grid {reference!r} is not TOML: {error}", hint) from error
     grid = Grid({name: _numbers(name, given, reference) for name, given in values.items()})
     size = math.prod(len(of) for of in grid.values.values())

@@ -6,7 +6,6 @@ parametrization and `scale-parametrization` are laid over it, in this order; and
 """
 
 import json
-import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -17,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from mulo_cli.errors import RecipeError, shortened
 from mulo_cli.recipes.nearest import nearest_hint
 from mulo_cli.recipes.schema import ARCHITECTURES, Recipe, as_dict, flatten, known_keys
-from mulo_cli.recipes.toml_files import names_in, read_toml
+from mulo_cli.recipes.toml_files import names_in, parse_toml, read_toml
 
 LIBRARY = resources.files("mulo_cli.recipes") / "library"
 
@@ -138,8 +137,8 @@ def _parse_override(override: str) -> tuple[str, Any]:
             "for example --set meta_optimizer.steps=50",
         )
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
+        value = parse_toml(f"value = {text}")["value"]
+    except ValueError:
         value = text.strip()
     return key.strip(), value
 

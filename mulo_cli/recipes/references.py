@@ -85,7 +85,9 @@ def parse_named(text: str) -> NamedReference:
 WORDS = ("tuned", "preset", "schedule", "parametrization", "rule")
 """Keys whose value is a word; every other key is a hyper-parameter, with a number."""
 
-_SETTINGS = re.compile(r"(?P<name>.+?):(?P<settings>\s*\w*\s*=.*)", re.DOTALL)
+_SETTINGS = re.compile(r"(?P<name>.+?):(?P<settings>\s*+\w*+\s*+=.*)", re.DOTALL)
+"""Runs of spaces are taken whole (`*+`): tried in all their parts, long ones would take minutes."""
+
 _BORDER = re.compile(r"[,:](?=\s*\w+\s*=)")
 
 

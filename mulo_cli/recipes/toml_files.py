@@ -13,6 +13,12 @@ from mulo_cli.recipes.nearest import nearest_hint
 
 SUFFIX = ".toml"
 
+DEEPEST = 32
+"""Levels of tables and lists; recipes have three."""
+
+LARGEST = 2**63
+"""TOML's whole numbers have 64 bits; Python's reader takes any."""
+
 
 def names_in(library: Traversable) -> list[str]:
     """Return the names of the files that ship in a folder of the package."""
@@ -36,10 +42,10 @@ def read_toml(reference: str, what: str, library: Traversable) -> dict[str, Any]
         raise RecipeError(f"{shown} is not a file name", f"give a {what}'s name or file")
     try:
         file = library / f"{reference}{SUFFIX}" if reference in names else Path(reference)
-        return tomllib.loads(file.read_text("utf-8"))
+        return parse_toml(file.read_text("utf-8"))
     except UnicodeDecodeError:
         raise RecipeError(f"{what} {shown} is not a text file", "give a TOML file") from None
-    except (ValueError, RecursionError) as error:  # TOML's own errors, huge numbers, deep nesting
+    except ValueError as error:
         raise RecipeError(
             f"{what} {shown} is not valid TOML: {error}", "mend the file at that place"
         ) from None
@@ -53,3 +59,27 @@ def read_toml(reference: str, what: str, library: Traversable) -> dict[str, Any]
             f"there is no {what} {shown}",
             nearest_hint(reference, names) + ", or give the path of a TOML file",
         ) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Read TOML within bounds that whoever goes through it can rely on.
+
+    Raises:
+        ValueError: it is no TOML, nests too deep, or has a number beyond 64 bits.
+    """
+    try:
+        values = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(f"it nests deeper than {DEEPEST} levels") from None
+    waiting: list[tuple[int, Any]] = [(0, values)]
+    while waiting:
+        depth, value = waiting.pop()
+        if depth > DEEPEST:
+            raise ValueError(f"it nests deeper than {DEEPEST} levels")
+        if isinstance(value, int) and not -LARGEST <= value < LARGEST:
+            raise ValueError("it has a whole number of more than 64 bits")
+        if isinstance(value, dict):
+            waiting += [(depth + 1, one) for one in value.values()]
+        elif isinstance(value, list):
+            waiting += [(depth + 1, one) for one in value]
+    return values

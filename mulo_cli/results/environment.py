@@ -49,6 +49,9 @@ DETERMINISTIC = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_
 candidate in place of the one that happened to be measured fastest (no autotuning)."""
 
 
+VIRTUAL_DEVICES = "--xla_force_host_platform_device_count"
+
+
 def describe_environment(
     devices: list[str], settings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -99,11 +102,14 @@ def determinism_hint(backend: str, flags: str) -> str | None:
 def flags_without_paths(flags: str) -> str:
     """Return XLA's flags in the order of the alphabet, of each the last value: it counts for XLA.
 
-    Of a path, only that there is one: it may be a flag's value, or a file with flags.
+    Of a path, only that there is one: it may be a flag's value, or a file with flags. How many
+    devices a processor pretends to be is left out: it changes no bit.
     """
     last = {}
     for part in flags.split():
         name, is_, value = part.partition("=")
+        if name == VIRTUAL_DEVICES:
+            continue
         if name.startswith("-"):
             last[name] = f"{name}{is_}{'(path)' if '/' in value else value}"
         else:

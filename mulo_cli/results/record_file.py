@@ -1,6 +1,7 @@
 """A file of records that grows: what is there is kept, and not computed again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic
 
@@ -18,6 +19,11 @@ BEGINNING = b'{"optimizer": "'
 """Of every record that has an identity, as it is written."""
 
 
+def no_others() -> Iterable[Path]:
+    """Return the files of other processes, of whoever is alone."""
+    return ()
+
+
 class RecordFile(Generic[Record]):
     """Records on disk, one a line, found by their identity.
 
@@ -25,17 +31,26 @@ class RecordFile(Generic[Record]):
         path: of the file; it is made, with its folder, if it is not there.
         of: kind of the records.
         key: identity -> what it is found by; a record has the key of its identity.
+        others: files whose records count as well, and that other processes may be writing: they
+            are read only, and a last line that is not complete does not count.
 
     Raises:
-        DataError: it holds something else.
+        DataError: it, or one of the others, holds something else.
         OutputError: it cannot be written.
 
     Attributes:
         mended: whether a last line, not written to its end, was cut off.
+        beside: how many of the others hold records.
     """
 
-    def __init__(self, path: Path, of: RecordKind[Record], key: Callable[[Any], str]) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        of: RecordKind[Record],
+        key: Callable[[Any], str],
+        others: Callable[[], Iterable[Path]] = no_others,
+    ) -> None:
+        self.path, self._others = path, others
         self._of, self._key = of, key
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,16 +60,33 @@ class RecordFile(Generic[Record]):
             raise not_writable(path, error) from error
         complete, torn = _split(content)
         self._records: dict[str, list[Record]] = {}
-        for record in self._read(complete):
+        for record in self._read(complete, path):
             self._keep(record)
+        self._foreign: dict[str, list[Record]] = {}
+        self.look_again()
         self.mended = bool(torn)
         if torn:
-            self._refuse_foreign(torn)
+            _refuse_foreign(torn, path)
             replace_text(path, complete.decode())
 
+    def look_again(self) -> None:
+        """Read what others have written by now.
+
+        Raises:
+            DataError: one of their files holds something else.
+        """
+        self._foreign, self.beside = {}, 0
+        for path in self._others():
+            with suppress(OSError):  # it is gone, or nobody may read it
+                records = list(self._read(_split(path.read_bytes())[0], path))
+                self.beside += bool(records)
+                for record in records:
+                    self._foreign.setdefault(self._key(record), []).append(record)
+
     def find_all(self, identity: Any) -> list[Record]:
-        """Return the records of an identity, in the order they were written."""
-        return self._records.get(self._key(identity), [])
+        """Return the records of an identity, in the order they were written; others' come last."""
+        key = self._key(identity)
+        return [*self._records.get(key, []), *self._foreign.get(key, [])]
 
     def find(self, identity: Any) -> Record | None:
         """Return the newest record of an identity if there is one."""
@@ -67,29 +99,36 @@ class RecordFile(Generic[Record]):
         Raises:
             OutputError: it could not be written; the records before it are there.
         """
-        append_record(self.path, record)
+        append_record(self.path, record, durable=True)
         self._keep(record)
 
     def _keep(self, record: Record) -> None:
         self._records.setdefault(self._key(record), []).append(record)
 
-    def _read(self, complete: bytes) -> Iterator[Record]:
+    def _read(self, complete: bytes, path: Path) -> Iterator[Record]:
         try:
             lines = complete.decode().splitlines()
         except UnicodeDecodeError as error:
-            raise self._foreign() from error
-        yield from read_records(lines, str(self.path), self._of)
+            raise _not_rows(path) from error
+        yield from read_records(lines, str(path), self._of)
 
-    def _refuse_foreign(self, torn: bytes) -> None:
-        """Cut off nothing that does not look like the beginning of a record."""
-        if not BEGINNING.startswith(torn[: len(BEGINNING)]):
-            raise self._foreign()
 
-    def _foreign(self) -> DataError:
-        return DataError(
-            f"{str(self.path)!r} holds something that is not rows",
-            "give a file of rows, or a new name",
-        )
+def _refuse_foreign(torn: bytes, path: Path) -> None:
+    """Cut off nothing that does not look like the beginning of a record."""
+    if not looks_torn(torn):
+        raise _not_rows(path)
+
+
+def looks_torn(rest: bytes) -> bool:
+    """Whether what follows the last complete line looks like the beginning of a record."""
+    return BEGINNING.startswith(rest[: len(BEGINNING)])
+
+
+def _not_rows(path: Path) -> DataError:
+    return DataError(
+        f"{str(path)!r} holds something that is not rows",
+        "give a file of rows, or a new name",
+    )
 
 
 def _split(content: bytes) -> tuple[bytes, bytes]:

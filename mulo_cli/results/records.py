@@ -25,6 +25,7 @@ class MetaStepRecord:
         perturbation_norm: norm of the credited perturbation (PES: xi), mean over pairs.
         diverged_pairs: pairs with a loss that was not finite or above the ceiling.
         inner_steps_per_second: inner steps of all runs together.
+        skipped: whether it left theta as it was, because its gradient was not finite.
     """
 
     step: int
@@ -34,6 +35,7 @@ class MetaStepRecord:
     perturbation_norm: Mapping[str, float]
     diverged_pairs: Mapping[str, int]
     inner_steps_per_second: float
+    skipped: bool = False
     kind: Literal["meta-step"] = "meta-step"
 
 

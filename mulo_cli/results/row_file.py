@@ -1,9 +1,10 @@
 """A file of evaluation rows that grows: what is there is kept, and not computed again."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mulo_cli.errors import OutputError, UsageError
-from mulo_cli.results.record_file import RecordFile
+from mulo_cli.results.record_file import RecordFile, no_others
 from mulo_cli.results.records import EvaluationIdentity, EvaluationRow, content_hash
 from mulo_cli.results.store import EVALUATION_ROWS
 
@@ -13,14 +14,15 @@ class RowFile(RecordFile[EvaluationRow]):
 
     Args:
         path: of the file; it is made, with its folder, if it is not there.
+        others: files of other processes whose rows count as well; they are read only.
 
     Raises:
         DataError: it holds something that is not a row.
         OutputError: it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, EVALUATION_ROWS, content_hash)
+    def __init__(self, path: Path, others: Callable[[], Iterable[Path]] = no_others) -> None:
+        super().__init__(path, EVALUATION_ROWS, content_hash, others)
 
     def find(self, identity: EvaluationIdentity) -> EvaluationRow | None:
         """Return the row of an identity if it is there: at its place in a suite, else another."""

@@ -5,6 +5,7 @@ environment.json   under what it began (versions, machine, settings), and what h
 metrics.jsonl      one line per meta-step and per meta-validation
 checkpoints/       everything needed to resume
 artefact/          the result: theta and its card; there only when the run is finished
+.mulo-lock         who is at work on it; there only meanwhile, and after a kill
 """
 
 import json
@@ -15,10 +16,20 @@ from typing import Any
 
 from mulo_cli.errors import OutputError
 from mulo_cli.results.environment import environment_changes
-from mulo_cli.results.store import append_record, keep_only, not_writable, read_lines, replace_text
+from mulo_cli.results.run_lock import LOCK
+from mulo_cli.results.store import (
+    append_record,
+    is_draft,
+    keep_only,
+    not_writable,
+    read_lines,
+    replace_text,
+)
 
-BEGINNINGS = ("environment.json",)
-"""What a run that was cut off while it began may have left."""
+RECIPE, ENVIRONMENT = "recipe.toml", "environment.json"
+
+BEGINNINGS = (ENVIRONMENT, LOCK)
+"""What a run that was cut off while it began may have left, besides drafts."""
 
 
 RESUMED_UNDER = "resumed_under"
@@ -38,12 +49,12 @@ class RunDirectory:
     @property
     def recipe(self) -> Path:
         """The resolved recipe, TOML."""
-        return self.root / "recipe.toml"
+        return self.root / RECIPE
 
     @property
     def environment(self) -> Path:
         """Versions and machine, JSON."""
-        return self.root / "environment.json"
+        return self.root / ENVIRONMENT
 
     @property
     def metrics(self) -> Path:
@@ -96,7 +107,7 @@ class RunDirectory:
         if not self.exists():
             return
         try:
-            for path in (self.checkpoints, self.artefact):
+            for path in (self.artefact, self.checkpoints):  # a part of a run is not finished
                 if path.exists():
                     shutil.rmtree(path)
             for path in (self.metrics, self.environment, self.recipe):
@@ -123,7 +134,8 @@ class RunDirectory:
             self.write_environment(now)
             return []
         changes = environment_changes(begun, now)
-        noted = begun.get(RESUMED_UNDER, [])
+        noted = begun.get(RESUMED_UNDER)
+        noted = noted if isinstance(noted, list) else []
         if changes and changes not in noted:
             self.write_environment({**begun, RESUMED_UNDER: [*noted, changes]})
         return [f"{key}: {begun[key]} -> {value}" for key, value in changes.items()]
@@ -132,7 +144,7 @@ class RunDirectory:
         """Return what was written when the run began; None if there is no run, or if it is lost."""
         try:
             begun = json.loads(self.environment.read_text("utf-8")) if self.exists() else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return begun if isinstance(begun, dict) else None
 
@@ -143,7 +155,7 @@ class RunDirectory:
     def rewind_metrics(self, step: int) -> None:
         """Drop the records of meta-steps that will be done again when resuming at `step`."""
         if self.metrics.exists():
-            keep_only(self.metrics, [r for r in read_lines(self.metrics) if r["step"] < step])
+            keep_only(self.metrics, [r for r in read_lines(self.metrics) if _is_before(r, step)])
 
 
 def newest_finished_run(runs: Path = RUNS) -> Path | None:
@@ -154,5 +166,14 @@ def newest_finished_run(runs: Path = RUNS) -> Path | None:
     return newest.root if newest else None
 
 
+def _is_before(record: Any, step: int) -> bool:
+    """Whether a line of the metrics tells of a meta-step before another; strange lines do not."""
+    told = record.get("step") if isinstance(record, dict) else None
+    return isinstance(told, int) and told < step
+
+
 def _has_content(folder: Path) -> bool:
-    return not folder.is_dir() or any(entry.name not in BEGINNINGS for entry in folder.iterdir())
+    if not folder.is_dir():
+        return True
+    names = {entry.name for entry in folder.iterdir()} - set(BEGINNINGS)
+    return any(not (is_draft(name, RECIPE) or is_draft(name, ENVIRONMENT)) for name in names)

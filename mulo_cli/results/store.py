@@ -3,6 +3,8 @@
 import functools
 import json
 import math
+import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from mulo_cli.errors import DataError, OutputError, shortened
 from mulo_cli.results.records import EvaluationRow, to_plain
 
 Record = TypeVar("Record")
+
+DRAFT = ".draft"
+"""End of the name of a file that is being written."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,46 @@ def to_line(record: Any) -> str:
     return json.dumps(to_plain(record), allow_nan=False)
 
 
-def append_record(path: Path, record: Any) -> None:
-    """Append one record; what was written before stays whatever happens."""
+def append_record(path: Path, record: Any, *, durable: bool = False) -> None:
+    """Append one record: a whole line or nothing; what was written before stays whatever happens.
+
+    Args:
+        path: of the file.
+        record: what is appended.
+        durable: whether to wait until a loss of power does not take it away either.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    line = (to_line(record) + "\n").encode()
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(to_line(record) + "\n")
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            _append(descriptor, line)
+            if durable:
+                with suppress(OSError):  # what is no file, a pipe for instance, has no disk
+                    os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise not_writable(path, error) from error
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    """Write a line in one piece, which the system may cut where a disk is full: then take it back.
+
+    Raises:
+        OSError: there is no room for it; the file is as it was before.
+    """
+    written = 0
+    try:
+        while written < len(line):
+            written += os.write(descriptor, line[written:])
+    except BaseException:
+        with suppress(OSError):  # a pipe takes nothing back
+            if written:
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+        raise
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -66,7 +104,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             return
         try:
             yield json.loads(line)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             return
 
 
@@ -140,15 +178,27 @@ def keep_only(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old or the new content, never a part."""
-    draft = path.with_name(f".{path.name}.draft")
+    """Write a file so that a reader finds the old or the new content, never a part.
+
+    Raises:
+        OutputError: it could not be written; the old content is still there.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}{DRAFT}")  # two may write at once
     try:
-        draft.write_text(text, "utf-8")
+        with draft.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
         with suppress(OSError):
             draft.unlink()
         raise not_writable(path, error) from error
+
+
+def is_draft(name: str, of: str) -> bool:
+    """Whether a name is that of a file's draft, which a kill may leave behind."""
+    return name.startswith(f".{of}.") and name.endswith(DRAFT)
 
 
 def not_writable(path: Path, error: OSError) -> OutputError:

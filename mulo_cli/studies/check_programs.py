@@ -1,5 +1,6 @@
 """The compiled programs of a coordinate check, and the memory that they need."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
+from mulo_cli.inner_training.sharding import everywhere, located, placed, shardings, within
 from mulo_cli.inner_training.traced import size_in_bytes
 from mulo_cli.mup.observed import fresh_trace
 from mulo_cli.mup.sketches import named_leaves
@@ -87,41 +90,48 @@ def compile_check(
 ) -> CheckPrograms:
     """Compile everything that measuring one optimizer on one network needs; nothing is run."""
     lanes = lane_programs(task.task, optimizer.make, config.steps)
-    hyper, data = optimizer.hyper, task.task.data
+    hyper, data = placed(optimizer.hyper, task.mesh), task.task.data
     network = task_under(task.task, hyper)
 
     def start(key: PRNGKey, hyper: Hyper, data: Data) -> tuple[Lane, Batch]:
         lane = lanes.start(key, hyper)
         return lane, network.batch(data, lane.key_test, jnp.int32(0))
 
-    key = seed_keys(range(1))[0]
-    lane, probe = jax.eval_shape(start, key, hyper, data)
-    params = lane.state.params
-    anatomy = anatomy_of(network, params, probe)
-    references = references_of(anatomy.leaves, params)
-    with fresh_trace(object()):
-        looking = jax.jit(make_look(network, anatomy.leaves)).lower(params, references, probe)
-    training = jax.jit(lanes.train, donate_argnums=0).lower(lane, hyper, data, number_of(0))
-    programs = CheckPrograms(
-        anatomy=anatomy,
-        start=jax.jit(start).lower(key, hyper, data).compile(),
-        train=training.compile(),
-        look=looking.compile(),
-        compare=jax.jit(compare).lower(anatomy.outputs, anatomy.outputs).compile(),
-        push=jax.jit(make_push(network, anatomy.leaves)).lower(params, params, probe).compile(),
-        tensors=_compile_tensors(anatomy.leaves, params),
-        memory=0,
-    )
-    return programs._replace(memory=_peak(programs, lane, probe))
+    mesh, key = task.mesh, seed_keys(range(1))[0]
+    with within(mesh):
+        where = shardings(jax.eval_shape(lanes.start, key, hyper), mesh)
+        starts = jax.jit(start, out_shardings=(where, None))  # batches tell themselves
+        starting = starts.lower(key, hyper, data).compile()
+        lane, probe = _results(starting, mesh)
+        params = lane.state.params
+        anatomy = anatomy_of(network, params, probe)
+        references = references_of(anatomy.leaves, params)
+        trains = jax.jit(lanes.train, donate_argnums=0, out_shardings=(where, None))
+        with fresh_trace(object()):
+            looking = jax.jit(make_look(network, anatomy.leaves)).lower(params, references, probe)
+        look = looking.compile()
+        outputs = _results(look, mesh).outputs
+        programs = CheckPrograms(
+            anatomy=anatomy,
+            start=starting,
+            train=trains.lower(lane, hyper, data, number_of(0)).compile(),
+            look=look,
+            compare=jax.jit(compare).lower(outputs, outputs).compile(),
+            push=jax.jit(make_push(network, anatomy.leaves)).lower(params, params, probe).compile(),
+            tensors=_compile_tensors(anatomy.leaves, params, mesh),
+            memory=0,
+        )
+    return programs._replace(memory=_peak(programs, lane, probe, 1 if mesh is None else mesh.size))
 
 
 def estimate_memory(
-    task: EvaluationTask, optimizer: NamedOptimizer, config: CoordinateConfig
+    task: EvaluationTask, optimizer: NamedOptimizer, config: CoordinateConfig, devices: int = 1
 ) -> int:
     """Tell how many bytes a check has in use at once, from shapes alone: nothing is compiled.
 
     That is a training, beside it the params before training, the outputs of all layers at the
-    start, and what power iteration carries.
+    start, and what power iteration carries. Of a network that is spread over several devices,
+    each has all the data besides, and for a while whole parameters and their gradients.
     """
     data_bytes = size_in_bytes(task.task.data)
     trained = EvaluationConfig(config.steps, seeds=1, window=1, at=(config.steps,))
@@ -136,6 +146,7 @@ def estimate_memory(
     training = max(learning, costs.gradient_bytes + costs.update_bytes)
     looking = 2 * outputs
     state = data_bytes + costs.parameter_bytes + costs.optimizer_bytes
+    state += (devices - 1) * (data_bytes + costs.parameter_bytes + costs.gradient_bytes)
     return state + held + outputs + max(training, looking)
 
 
@@ -207,8 +218,20 @@ def _in_forward_order(
     return tuple(sorted(places, key=places.__getitem__))
 
 
-def _compile_tensors(leaves: Sequence[Leaf], params: Shapes) -> tuple[LookAtTensors, ...]:
-    """Compile one program for all leaves of one shape and role; each looks at one leaf alone."""
+def _results(compiled: Callable, mesh: Mesh | None) -> PyTree[jax.ShapeDtypeStruct]:
+    """Return the shapes of a program's results, which over a mesh tell where these lie."""
+    assert isinstance(compiled, jax.stages.Compiled)
+    return located(compiled.out_info, None if mesh is None else compiled.output_shardings)
+
+
+def _compile_tensors(
+    leaves: Sequence[Leaf], params: Shapes, mesh: Mesh | None
+) -> tuple[LookAtTensors, ...]:
+    """Compile one program for all leaves of one shape and role; each looks at one leaf alone.
+
+    The vectors that power iteration carries are everywhere.
+    """
+    at = None if mesh is None else everywhere(mesh)
     made: dict[tuple, LookAtTensors] = {}
     keys = []
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
@@ -218,28 +241,29 @@ def _compile_tensors(leaves: Sequence[Leaf], params: Shapes) -> tuple[LookAtTens
         keys.append((stored.shape, stored.dtype, role.layout, len(leaf.names)))
         if keys[-1] in made:
             continue
-        vectors = jax.ShapeDtypeStruct(leaf.vectors_shape, jnp.float32)
-
-        def look(*arguments: Array, leaf: Leaf = leaf) -> tuple[TensorNumbers, Vectors]:
-            return look_at_tensors(leaf, *arguments)
-
-        made[keys[-1]] = jax.jit(look).lower(stored, stored, vectors, scalar, count).compile()
+        vectors = jax.ShapeDtypeStruct(leaf.vectors_shape, jnp.float32, sharding=at)
+        program = jax.jit(functools.partial(look_at_tensors, leaf), out_shardings=(None, at))
+        made[keys[-1]] = program.lower(stored, stored, vectors, scalar, count).compile()
     return tuple(made[key] for key in keys)
 
 
-def _peak(programs: CheckPrograms, lane: Lane, probe: Batch) -> int:
+def _peak(programs: CheckPrograms, lane: Lane, probe: Batch, devices: int) -> int:
     """Return the most bytes in use at once: a program, and what it leaves alone but is kept."""
+
+    def taken(compiled: Callable) -> int:
+        return devices * compiled_bytes(compiled)  # which is told of one of them
+
     anatomy = programs.anatomy
     params, outputs = size_in_bytes(lane.state.params), size_in_bytes(anatomy.outputs)
     kept = params + size_in_bytes(probe) + outputs + _vector_bytes(anatomy.leaves)
     remembered = size_in_bytes(lane.state.optimizer_state)
     return max(
-        compiled_bytes(programs.start),
-        compiled_bytes(programs.train) + kept,
-        compiled_bytes(programs.look) + remembered + kept,
-        compiled_bytes(programs.push) + remembered + outputs,
+        taken(programs.start),
+        taken(programs.train) + kept,
+        taken(programs.look) + remembered + kept,
+        taken(programs.push) + remembered + outputs,
         *(
-            compiled_bytes(one) + 2 * params + remembered - 2 * leaf_bytes + outputs
+            taken(one) + 2 * params + remembered - 2 * leaf_bytes + outputs
             for one, leaf_bytes in zip(
                 programs.tensors, map(_bytes, jax.tree.leaves(lane.state.params)), strict=True
             )

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mulo_cli.inner_training.sharding import placed
 from mulo_cli.results.coordinate_records import CoordinateIdentity, CoordinateRecord
 from mulo_cli.studies.check_programs import (
     CheckPrograms,
@@ -128,7 +129,7 @@ def _train_and_look(
 
     At its end nothing refers to the network any more: there is never more than one.
     """
-    hyper, leaves = optimizer.hyper, programs.anatomy.leaves
+    hyper, leaves = placed(optimizer.hyper, task.mesh), programs.anatomy.leaves
     data = jax.device_put(task.task.data)
     lane, probe = programs.start(key, hyper, data)
     before = jax.tree.map(jnp.copy, lane.state.params)

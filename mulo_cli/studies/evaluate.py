@@ -1,22 +1,22 @@
 """Evaluate optimizers: train networks of several seeds side by side and record what happened.
 
-Seeds train in groups, each in lanes of one program; on a CPU several groups at once.
-
-Definitions (ours; the papers give none): the smoothed loss at step s is the mean training loss of
-the `window` steps up to s; a run has diverged at its first step with a non-finite loss.
+Seeds train in groups, each in lanes of one program; on a CPU several groups at once. A large
+network may be spread over several devices (`studies.spread`).
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 
+from mulo_cli.inner_training.sharding import located, placed, shardings, within
 from mulo_cli.inner_training.state import InnerState
 from mulo_cli.inner_training.traced import size_in_bytes
 from mulo_cli.optimizers.base import MakeOptimizer
@@ -30,12 +30,10 @@ from mulo_cli.studies.lane_count import (
     waves_at_once,
 )
 from mulo_cli.studies.lanes import lane_programs, seed_keys, segments
+from mulo_cli.studies.loss_summaries import summarise_losses
 from mulo_cli.studies.side_by_side import side_by_side
 from mulo_cli.tasks.base import Task
 from mulo_cli.types import Data, Hyper
-
-CURVE_POINTS = 50
-"""A stored curve has at most so many points."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ class EvaluationTask:
         code: digest of the user's own code that makes the network; empty for ours.
         notes: what was assumed about the user's own network, a sentence each.
         readout: where the factor 1/fan_in of its outputs was said to act; empty for ours.
+        mesh: what each network is spread over; None: it is on one device.
     """
 
     task: Task
@@ -111,6 +110,7 @@ class EvaluationTask:
     code: str = ""
     notes: tuple[str, ...] = ()
     readout: str = ""
+    mesh: Mesh | None = None
 
 
 @dataclass(frozen=True)
@@ -183,13 +183,15 @@ def evaluate(
         known: rows of some seeds; a group of which none is missing is not trained, and its rows
             come first. Which seeds are a group depends on what is asked for alone.
     """
+    optimizer = replace(optimizer, hyper=placed(optimizer.hyper, task.mesh))
     programs = _compile(task, optimizer, config)
     seeds = range(config.seeds)
     groups = [seeds[i : i + programs.lanes] for i in seeds[:: programs.lanes]]
     waiting = [group for group in groups if not all(seed in known for seed in group)]
     passed_on = [seed for group in groups if group not in waiting for seed in group]
     yield from (known[seed] for seed in passed_on)
-    at_once = max(1, min(len(waiting), waves_at_once(programs.memory, budget)))
+    most = waves_at_once(programs.memory, budget) if task.mesh is None else 1
+    at_once = max(1, min(len(waiting), most))
     trainings = (_train_group(task, optimizer, config, programs, group) for group in waiting)
     done = config.steps * len(passed_on)
     with closing(side_by_side(trainings, at_once)) as records:
@@ -263,35 +265,6 @@ def _fields(
     ]
 
 
-def summarise_losses(
-    losses: Float[np.ndarray, " T"], window: int, at: Sequence[int]
-) -> dict[str, Any]:
-    """Return the fields of a row that are told from the losses alone."""
-    finite = np.isfinite(losses)
-    diverged_at = None if finite.all() else int(np.argmin(finite)) + 1
-    every = -(-len(losses) // CURVE_POINTS)
-    stretches = [losses[start : start + every] for start in range(0, len(losses), every)]
-    return {
-        "smoothed_loss": {step: _smoothed(losses, window, step, diverged_at) for step in at},
-        "status": "diverged" if diverged_at else "ok",
-        "diverged_at": diverged_at,
-        "curve_every": every,
-        "curve": tuple(_finite(np.mean(stretch)) for stretch in stretches),
-    }
-
-
-def _finite(mean: np.floating) -> float | None:
-    return float(mean) if np.isfinite(mean) else None
-
-
-def _smoothed(
-    losses: Float[np.ndarray, " T"], window: int, step: int, diverged_at: int | None
-) -> float | None:
-    if diverged_at is not None and diverged_at <= step:
-        return None
-    return float(np.mean(losses[max(0, step - window) : step]))
-
-
 def sizes(states: InnerState) -> dict[str, Any]:
     """Return the fields of a row that are told from the states of networks side by side."""
     params, remembered = jax.tree.leaves(states.params), jax.tree.leaves(states.optimizer_state)
@@ -316,16 +289,22 @@ def _compile(task: EvaluationTask, named: NamedOptimizer, config: EvaluationConf
 
     How many seeds it has is a function of what is asked for alone.
     """
-    lane = lane_programs(task.task, named.make, config.steps)
+    lane, mesh = lane_programs(task.task, named.make, config.steps), task.mesh
     data, hyper = task.task.data, named.hyper
 
     def compile_lanes(lanes: int) -> _Programs:
-        keys = seed_keys(range(lanes))
-        start = jax.jit(jax.vmap(lane.start, (0, None))).lower(keys, hyper)
-        train = jax.jit(jax.vmap(lane.train, (0, None, None, None)), donate_argnums=0)
+        keys, of_lanes = seed_keys(range(lanes)), jax.vmap(lane.start, (0, None))
+        where = shardings(jax.eval_shape(of_lanes, keys, hyper), mesh, lanes=1)
+        start = jax.jit(of_lanes, out_shardings=where).lower(keys, hyper)
+        train = jax.jit(
+            jax.vmap(lane.train, (0, None, None, None)),
+            donate_argnums=0,
+            out_shardings=(where, None),
+        )
         measure = jax.jit(jax.vmap(lane.test_accuracy, (0, None, None)))
+        began = located(start.out_info, where)
         trains = {
-            steps.size: train.lower(start.out_info, hyper, data, steps).compile()
+            steps.size: train.lower(began, hyper, data, steps).compile()
             for steps in segments(config.steps)
         }
         return _Programs(
@@ -333,14 +312,15 @@ def _compile(task: EvaluationTask, named: NamedOptimizer, config: EvaluationConf
             memory=bytes_beside_data(trains.values(), start.out_info.state, data),
             start=start.compile(),
             train=trains,
-            measure=measure.lower(start.out_info, hyper, task.test_data).compile(),
+            measure=measure.lower(began, hyper, task.test_data).compile(),
         )
 
     of_one = jax.eval_shape(lane.start, seed_keys([0])[0], hyper).state
-    return largest_programs(
-        compile_lanes,
-        config.seeds,
-        2 * size_in_bytes(of_one),  # and its gradient and activations, in any case
-        PROGRAM_BYTES,
-        most_lanes(config.seeds),
-    )
+    with within(mesh):
+        return largest_programs(
+            compile_lanes,
+            config.seeds,
+            2 * size_in_bytes(of_one),  # and its gradient and activations, in any case
+            PROGRAM_BYTES,
+            most_lanes(config.seeds),
+        )

@@ -6,6 +6,9 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from jaxtyping import PyTree
 
+SENT = "sharding_constraint"
+"""Name of an equation that says where an array lies, and uses it for nothing."""
+
 Place = tuple[int, ...]
 """Number of an equation; of one inside of it; and so on."""
 
@@ -26,6 +29,8 @@ def first_uses(function: Callable, params: PyTree, *arguments: PyTree) -> list[P
 def _first_use(program: Jaxpr, leaf: Var) -> Place | None:
     for number, equation in enumerate(program.eqns):
         for place, read in enumerate(equation.invars):
+            if read is leaf and equation.primitive.name == SENT:
+                return _first_use(program, equation.outvars[0])
             if read is leaf:
                 return (number, *_inside(equation, place))
     return None

@@ -16,10 +16,10 @@ from mulo_cli.studies.evaluate import (
     EvaluationTask,
     Progress,
     identity,
-    summarise_losses,
 )
 from mulo_cli.studies.lane_count import UNKNOWN, fitting_programs, most_lanes
 from mulo_cli.studies.lanes import Lane, lane_programs, segments
+from mulo_cli.studies.loss_summaries import summarise_losses
 from mulo_cli.studies.seats import (
     Ended,
     Measured,

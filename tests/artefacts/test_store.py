@@ -385,7 +385,7 @@ def break_checkpoints(monkeypatch):
     def save(self, *arguments, **options):
         raise ValueError("no space left\nand a long story")
 
-    monkeypatch.setattr(store.ocp.StandardCheckpointer, "save", save)
+    monkeypatch.setattr(store.ocp.Checkpointer, "save", save)
 
 
 def break_card(monkeypatch):

@@ -127,7 +127,7 @@ def trained(
     estimator: Estimator, theta: Theta, data: Data, seed: int, ages: tuple[int, ...]
 ) -> Iterator[tuple[Any, Estimate]]:
     """Yield the state before the truncation of each age, and what was estimated in it."""
-    state = estimator.init(jax.random.key(seed), theta)
+    state = estimator.init(theta)
     for age in range(max(ages) + 1):
         before = state
         key = jax.random.fold_in(jax.random.key(seed + STEPS), age)
@@ -209,7 +209,7 @@ def timed(estimator: Estimator, theta: Theta, data: Data) -> Program:
     def run(state: Any) -> Any:
         return estimator.estimate(jax.random.key(9), theta, state, data)[1]
 
-    return Program(run, estimator.init(jax.random.key(0), theta))
+    return Program(run, estimator.init(theta))
 
 
 def main() -> None:

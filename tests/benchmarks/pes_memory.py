@@ -6,8 +6,8 @@ Three-layer MLPs on the digits, batch 128, K = 50. Parts of the state are told i
 parameter of one run (a pair has two); a float32 has four. *network* and *accumulators* are the
 parameters and the running averages of a run; *rest* is what else is kept: counters, the
 perturbations since the start, what an LSTM remembers. *state* is the whole beside network and
-accumulators. *temporary* is what the compiled estimate takes beyond its arguments and results (the
-state is donated), from the compiled program's memory analysis, in sizes of the state. Nothing is
+accumulators. *temporary* is what unrolling a compiled block takes beyond its arguments and results
+(its runs are donated), from the program's memory analysis, in sizes of the whole state. Nothing is
 run.
 """
 
@@ -16,6 +16,7 @@ import sys
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from mulo_cli.gradient_estimators.antithetic import SIGNS, EstimatorConfig
 from mulo_cli.gradient_estimators.base import GradientEstimator
@@ -49,10 +50,10 @@ class Parts(NamedTuple):
 def parts_of(state: Any) -> Parts:
     """Return what an estimator's state is made of, from its shapes."""
     found = jax.tree.leaves(
-        state.inner.optimizer_state, is_leaf=lambda x: isinstance(x, Accumulators)
+        state.runs.inner.optimizer_state, is_leaf=lambda x: isinstance(x, Accumulators)
     )
     accumulators = sum(size_in_bytes(x) for x in found if isinstance(x, Accumulators))
-    network = size_in_bytes(state.inner.params)
+    network = size_in_bytes(state.runs.inner.params)
     return Parts(network, accumulators, size_in_bytes(state) - network - accumulators)
 
 
@@ -60,14 +61,18 @@ def shapes_of(estimator: GradientEstimator, optimizer: LearnedOptimizer) -> tupl
     """Return the shapes of a key, of theta and of the estimator's state."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     theta = jax.eval_shape(optimizer.init, key)
-    return key, theta, jax.eval_shape(estimator.init, key, theta)
+    return key, theta, jax.eval_shape(estimator.init, theta)
 
 
 def temporary_bytes(estimator: GradientEstimator, optimizer: LearnedOptimizer, task: Task) -> int:
-    """Return what one compiled estimate takes beyond its arguments and results."""
+    """Return what unrolling one compiled block takes beyond its arguments and results."""
     key, theta, state = shapes_of(estimator, optimizer)
-    data = jax.eval_shape(lambda: task.data)
-    compiled = jax.jit(estimator.estimate, donate_argnums=2).lower(key, theta, state, data)
+    data, first = jax.eval_shape(lambda: (task.data, jnp.int32(0)))
+    runs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((estimator.pairs_per_block, *x.shape[1:]), x.dtype),
+        state.runs,
+    )
+    compiled = jax.jit(estimator.unroll, donate_argnums=2).lower(key, theta, runs, data, first)
     analysis = compiled.compile().memory_analysis()
     return analysis.temp_size_in_bytes
 

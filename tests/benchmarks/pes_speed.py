@@ -3,9 +3,10 @@
     python -m tests.benchmarks.pes_speed --widths 32,128 --optimizers small_fc_lopt:4,velo:4
 
 Both sides train the same networks (MLPs, random data of the digits' shape) on batches drawn in
-the same way, as many side by side, for K steps, in one compiled program each; they take turns. PES
-is measured with all pairs in one block and with one pair per block, its state is donated. The floor
-does what nobody can do without: batches, gradients, and `params - rate * grads`.
+the same way, as many side by side, for K steps, and take turns. PES is measured with all pairs in
+one block and with one pair per block, each block a call of a program that is given its runs, and
+with crediting. The floor, one program, does what nobody can do without: batches, gradients, and
+`params - rate * grads`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import optax
 from mulo_cli.assembly.datasets import build_dataset
 from mulo_cli.assembly.tasks import build_task
 from mulo_cli.gradient_estimators.antithetic import SIGNS, EstimatorConfig
+from mulo_cli.gradient_estimators.base import PairReports
 from mulo_cli.gradient_estimators.pes import pes
 from mulo_cli.inner_training.state import init_inner_state
 from mulo_cli.inner_training.unroll import unroll
@@ -64,18 +66,32 @@ def random_task(sizes: Sizes) -> Task:
 def pes_program(
     task: Task, architecture: str, hidden_size: int, sizes: Sizes, pairs_per_block: int
 ) -> tuple[Program, float]:
-    """Return one estimate after another, and the seconds of compiling it."""
+    """Return one estimate after another, as a meta-training does them: blocks, then credit.
+
+    Also returns the seconds of compiling it.
+    """
     entry = LEARNED_OPTIMIZERS[architecture]
     optimizer = entry.make(entry.config(hidden_size=hidden_size), adam_like)
     config = EstimatorConfig(sizes.pairs, pairs_per_block, 0.01, sizes.truncation, 100, 1000)
     estimator = pes(task, optimizer, config)
     theta = optimizer.init(jax.random.key(0))
-    state = jax.jit(estimator.init)(jax.random.key(1), theta)
-    key = jax.random.key(2)
-    compiled, seconds = compile_timed(
-        estimator.estimate, key, theta, state, task.data, donate_argnums=2
+    state = estimator.init(theta)
+    key, first = jax.random.key(2), np.arange(0, sizes.pairs, pairs_per_block, dtype=np.int32)
+    blocks = [jax.tree.map(lambda x, i=i: x[i : i + pairs_per_block], state.runs) for i in first]
+    unroll, seconds = compile_timed(
+        estimator.unroll, key, theta, blocks[0], task.data, jnp.int32(0), donate_argnums=2
     )
-    return Program(lambda state: compiled(key, theta, state, task.data)[1], state), seconds
+    reports = jax.eval_shape(lambda: PairReports(*jnp.zeros((4, sizes.pairs))))
+    credit, more = compile_timed(estimator.credit, key, theta, state.accumulated, reports)
+
+    def run(state: Any) -> Any:
+        blocks, accumulated = state
+        done = [unroll(key, theta, b, task.data, i) for b, i in zip(blocks, first, strict=True)]
+        told = np.concatenate([np.array(jax.device_get(reports)) for _, reports in done], axis=1)
+        _, accumulated, _ = credit(key, theta, accumulated, PairReports(*told))
+        return [runs for runs, _ in done], accumulated
+
+    return Program(run, (blocks, state.accumulated)), seconds + more
 
 
 def sgd_program(task: Task, sizes: Sizes) -> tuple[Program, float]:

@@ -10,7 +10,7 @@ import mulo_cli
 from mulo_cli.cli.outcome import ExitCode
 from tests.cli.programs import MULO, environment, mulo
 
-COMMANDS = ("meta-train", "evaluate", "coord-check", "tune-adam", "rank", "roles")
+COMMANDS = ("meta-train", "evaluate", "coord-check", "tune-adam", "rank", "roles", "doctor")
 
 
 def test_help_lists_every_command(tmp_path):

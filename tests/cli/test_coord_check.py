@@ -105,9 +105,12 @@ def test_ctrl_c_ends_after_the_step_and_the_same_command_continues(tmp_path):
     endless = (*UNDER_SP, "--seeds", "500", "--format", "jsonl")
     running = start("coord-check", *endless, cwd=tmp_path)
     assert running.stdout is not None
+    assert running.stderr is not None
     first = running.stdout.readline()
     running.send_signal(signal.SIGINT)
-    rest, said = running.communicate(timeout=60)
+    # not communicate(): it forgets lines that were read along with the first
+    rest, said = running.stdout.read(), running.stderr.read()
+    running.wait(timeout=60)
     assert running.returncode == 130
     found = lines(first + rest)
     assert {one["kind"] for one in found} == {"coordinate"}
@@ -292,6 +295,7 @@ def test_transformers_of_all_widths_have_as_many_heads_and_the_plan_says_so():
         parametrization=None, both=False, dataset="digits", width=None, depth=1, batch_size=16,
         steps=1, seeds=3, readout="auto", expect=None, out=None, fresh=False, skip_large=False,
         plot=None, plot_measure="change_std", everything=False, format=None,
+        shard=False,
     )  # fmt: skip
     (plan,) = build_plans(options, options.contestants(options.optimizers), "digits")
     assert {cell.task.optimizee for cell in plan.cells} == {"vit:heads=1"}

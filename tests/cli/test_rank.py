@@ -241,11 +241,71 @@ def test_what_is_missing_or_doubled_is_named_on_stderr_and_shown_as_a_dash(rank,
     assert "warning: there are no rows in 'empty.jsonl'" in named.stderr
 
 
+# --- Files of several processes -------------------------------------------------------------------
+
+
+def test_the_files_of_an_outputs_processes_are_read_with_it(rank, tmp_path):
+    rows = rows_of(GOOD, width=16)
+    write(tmp_path / "whole.jsonl", rows)
+    write(tmp_path / "rows.0-of-2.jsonl", rows[::2])
+    write(tmp_path / "rows.2-of-3.jsonl", rows[1::2])
+    write(tmp_path / "other.0-of-2.jsonl", rows_of({"stranger": [1.0]}))
+    done = rank("rows.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == rank("whole.jsonl").stdout
+    assert "read 'rows.0-of-2.jsonl', 'rows.2-of-3.jsonl'" in done.stderr
+    assert "more than once" not in done.stderr
+    named = rank("rows.jsonl", "rows.2-of-3.jsonl", "rows.0-of-2.jsonl")
+    assert named.stdout == done.stdout
+    assert "more than once" not in named.stderr, "each file is read once"
+    write(tmp_path / "rows.jsonl", rows[:1])
+    assert rank("rows.jsonl").stdout == done.stdout
+
+
+def test_a_row_of_two_processes_counts_once_if_they_agree_and_is_named_if_not(rank, tmp_path):
+    rows = rows_of(GOOD, width=16)
+    write(tmp_path / "rows.0-of-2.jsonl", rows)
+    write(tmp_path / "rows.1-of-2.jsonl", rows[:1])
+    agreed = rank("rows.jsonl")
+    assert agreed.stdout == rank("rows.0-of-2.jsonl").stdout
+    assert "1 row is given more than once and counted once" in agreed.stderr
+    write(tmp_path / "rows.1-of-2.jsonl", [evaluation_row("runs/lo", 9.0, seed=0)])
+    contradicted = rank("rows.jsonl")
+    assert contradicted.returncode == 1
+    assert "rows of 'runs/lo'" in contradicted.stderr
+    assert "seed 0) differ in the smoothed loss at step 500" in contradicted.stderr
+
+
+@pytest.mark.parametrize("cut", [20, 150, -60, -2])
+def test_a_row_that_is_cut_off_at_the_very_end_is_left_out_with_a_warning(rank, tmp_path, cut):
+    """Its process was killed while it wrote, or is writing it."""
+    rows = rows_of(GOOD, width=16)
+    write(tmp_path / "whole.jsonl", rows)
+    (tmp_path / "torn.jsonl").write_text(
+        (tmp_path / "whole.jsonl").read_text() + to_line(evaluation_row("late"))[:cut]
+    )
+    done = rank("torn.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == rank("whole.jsonl").stdout
+    assert "warning: the last line of 'torn.jsonl' is cut off, and left out" in done.stderr
+    piped = rank(stdin=(tmp_path / "torn.jsonl").read_text())
+    assert piped.stdout == done.stdout
+
+
+def test_a_last_row_without_its_line_end_counts(rank, tmp_path):
+    text = "".join(to_line(row) + "\n" for row in rows_of(GOOD, width=16))
+    (tmp_path / "whole.jsonl").write_text(text)
+    (tmp_path / "edited.jsonl").write_text(text.rstrip())
+    assert rank("edited.jsonl").stdout == rank("whole.jsonl").stdout
+
+
 def contents(folder: Path) -> None:
     """Write everything that the next test gives to the command."""
     line = to_line(evaluation_row("a")) + "\n"
     (folder / "empty.jsonl").write_text("\n\n")
-    (folder / "torn.jsonl").write_text(line + line[:50])
+    (folder / "torn.jsonl").write_text(line + line[:50] + "\n" + line)
+    (folder / "notes.jsonl").write_text(line + "a note of mine")
+    (folder / "beginning.jsonl").write_text(line[:50])
     (folder / "foreign.jsonl").write_text(line + '{"kind": "meta-step", "step": 3}\n')
     (folder / "damaged.jsonl").write_text(line.replace('"width": 16', '"width": "wide"'))
     (folder / "binary.jsonl").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
@@ -263,6 +323,8 @@ def contents(folder: Path) -> None:
         (["empty.jsonl"], 1, "no rows in 'empty.jsonl'", "mulo evaluate"),
         ([], 1, "no rows in standard input", "mulo evaluate"),
         (["torn.jsonl"], 1, "torn.jsonl', line 2 is not JSON", "cut off"),
+        (["notes.jsonl"], 1, "notes.jsonl', line 2 is not JSON", "mulo evaluate"),
+        (["beginning.jsonl"], 1, "no rows in 'beginning.jsonl'", "mulo evaluate"),
         (["foreign.jsonl"], 1, "foreign.jsonl', line 2 is not an evaluation row", "evaluate"),
         (["damaged.jsonl"], 1, "damaged.jsonl', line 1 is a damaged row: width", "evaluate"),
         (["binary.jsonl"], 1, "'binary.jsonl' is not text", "mulo evaluate"),

@@ -10,6 +10,7 @@ import pytest
 from mulo_cli.cli.row_output import RowOutput
 from mulo_cli.cli.tuning_options import TuningOptions
 from mulo_cli.errors import MuloError
+from mulo_cli.processes import ALONE
 from tests.cli.programs import inside, mulo, start
 
 TINY = ("--width", "8", "--depth", "2", "--batch-size", "16", "--steps", "60", "--window", "10")
@@ -176,7 +177,7 @@ def test_ctrl_c_keeps_every_training_that_has_ended(tmp_path, monkeypatch):
 )
 def test_every_parametrization_has_its_folder(optimizer, parametrization, named):
     nothing = dict.fromkeys(field.name for field in dataclasses.fields(TuningOptions))
-    given = {"schedule": "none", "steps": 500, "window": 50, "task": "mlp"}
+    given = {"schedule": "none", "steps": 500, "window": 50, "task": "mlp", "place": ALONE}
     options = TuningOptions(
         **{**nothing, **given, "optimizer": optimizer, "parametrization": parametrization}
     )

@@ -104,7 +104,7 @@ def test_a_meta_step_has_the_same_bits_wherever_the_images_are(tasks):
 
     def estimated(task):
         estimator = pes(task, learned, config)
-        state = estimator.init(jax.random.key(1), theta)
+        state = estimator.init(theta)
         estimate = jax.jit(estimator.estimate)
         for step in range(2):
             gradient, state, info = estimate(jax.random.key(step), theta, state, task.data)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mulo_cli.gradient_estimators.antithetic import EstimatorConfig
+from mulo_cli.gradient_estimators.base import EstimatorState
 from mulo_cli.gradient_estimators.catalogue import GRADIENT_ESTIMATORS
 from mulo_cli.inner_training.state import init_inner_state
 from mulo_cli.inner_training.unroll import unroll
@@ -18,6 +19,7 @@ from mulo_cli.tasks.losses import bounded
 from tests.worlds import (
     DECAY,
     START,
+    descent_optimizer,
     digits_task,
     linear_optimizer,
     quadratic_task,
@@ -44,7 +46,7 @@ def estimates(name: str, sigma: float = 0.1) -> np.ndarray:
     estimator = GRADIENT_ESTIMATORS[name](task, optimizer, config)
     theta = optimizer.init(jax.random.key(0))
     estimate = jax.jit(estimator.estimate)
-    state = estimator.init(jax.random.key(1), theta)
+    state = estimator.init(theta)
     gradients = []
     for step in range(HORIZON // TRUNCATION * (RUNS + 1)):
         gradient, state, _ = estimate(jax.random.key(100 + step), theta, state, task.data)
@@ -92,16 +94,16 @@ def full_antithetic_es(task, optimizer, config, key, theta, data):
 @pytest.mark.parametrize("name", ["pes", "truncated-es"])
 def test_with_one_truncation_per_run_it_is_full_es_to_the_bit(name, getkey):
     """Every truncation restarts, so nothing is carried over and nothing accumulates."""
-    task, optimizer = digits_task(8, depth=1), small_optimizer()
+    task, optimizer = digits_task(8, depth=1), descent_optimizer()
     config = EstimatorConfig(4, 4, 0.01, 5, 5, 5)
     theta = optimizer.init(getkey())
     estimator = GRADIENT_ESTIMATORS[name](task, optimizer, config)
-    state = estimator.init(getkey(), theta)
-    # the state says that every pair is at its horizon: as after any truncation with K = T
-    state = state._replace(inner=state.inner._replace(step=state.inner.step + 5))
+    state = estimator.init(theta)
     for key in (getkey(), getkey()):
         # not as one compiled program each: fused multiply-adds round as the fusion happens to fall
-        found, state, _ = estimator.estimate(key, theta, state, task.data)
+        runs, reports = estimator.unroll(key, theta, state.runs, task.data, jnp.int32(0))
+        found, accumulated, _ = estimator.credit(key, theta, state.accumulated, reports)
+        state = EstimatorState(runs, accumulated)
         expected = full_antithetic_es(task, optimizer, config, key, theta, task.data)
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
@@ -111,8 +113,12 @@ def test_perturbations_accumulate_within_a_run_and_are_forgotten_at_its_end():
     task, optimizer = quadratic_task(), linear_optimizer()
     estimator = GRADIENT_ESTIMATORS["pes"](task, optimizer, config)
     theta = optimizer.init(jax.random.key(0))
-    state = estimator.init(jax.random.key(1), theta)
-    state = state._replace(horizon=jnp.full_like(state.horizon, HORIZON))
+    state = estimator.init(theta)
+    ended = jnp.full_like(state.runs.inner.step, HORIZON)  # so that all begin together, in full
+    runs = state.runs._replace(
+        inner=state.runs.inner._replace(step=ended), horizon=jnp.full(PAIRS, HORIZON)
+    )
+    state = state._replace(runs=runs)
     spreads = []
     for step in range(2 * HORIZON // TRUNCATION):
         _, state, _ = jax.jit(estimator.estimate)(jax.random.key(step), theta, state, task.data)
@@ -127,7 +133,7 @@ def test_a_diverged_run_is_counted_and_bounded(getkey):
     exploding = jax.tree.map(lambda x: 1e4 * jnp.ones_like(x), optimizer.init(getkey()))
     config = EstimatorConfig(2, 2, 0.01, 5, 20, 20)
     estimator = GRADIENT_ESTIMATORS["pes"](task, optimizer, config)
-    state = estimator.init(getkey(), exploding)
+    state = estimator.init(exploding)
     gradient, _, info = jax.jit(estimator.estimate)(getkey(), exploding, state, task.data)
     assert int(info.diverged_pairs) == 2
     assert float(info.meta_loss) <= task.loss_ceiling
@@ -136,17 +142,17 @@ def test_a_diverged_run_is_counted_and_bounded(getkey):
 
 def test_blocks_of_pairs_draw_what_one_block_draws(getkey):
     """Bits may depend on the block size; the randomness of a pair may not."""
-    task, optimizer = digits_task(8), linear_optimizer(0.01)
-    theta, key_init, key = optimizer.init(getkey()), getkey(), getkey()
+    task, optimizer = digits_task(8, depth=1), linear_optimizer(0.01)
+    theta, key = optimizer.init(getkey()), getkey()
     gradients = []
     for block in (2, 4):
         estimator = GRADIENT_ESTIMATORS["pes"](
             task, optimizer, EstimatorConfig(4, block, 0.01, 5, 10, 20)
         )
-        state = estimator.init(key_init, theta)
+        state = estimator.init(theta)
         gradient, state, _ = jax.jit(estimator.estimate)(key, theta, state, task.data)
         gradients.append(gradient)
-        steps = np.asarray(state.inner.step)
+        steps = np.asarray(state.runs.inner.step)
         np.testing.assert_array_equal(steps, np.full((4, 2), 5))
     # tolerance: rounding of float32 losses near 2.3, divided by 2 sigma^2 = 2e-4
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-3), *gradients)

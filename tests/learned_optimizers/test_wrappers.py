@@ -138,7 +138,10 @@ def test_a_role_without_a_parameter_is_as_if_it_were_not_there(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.bfloat16, 2.0**-8), (jnp.float16, 2.0**-11)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(jnp.bfloat16, 2.0**-8), pytest.param(jnp.float16, 2.0**-11, marks=pytest.mark.slow)],
+)
 def test_parameters_in_half_precision_have_accumulators_in_float32(name, dtype, tolerance):
     """Everything between is float32: only the params, the gradients and the end are rounded."""
 

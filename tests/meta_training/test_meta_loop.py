@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -13,8 +14,9 @@ from mulo_cli.gradient_estimators.antithetic import EstimatorConfig
 from mulo_cli.gradient_estimators.pes import pes
 from mulo_cli.meta_training.checkpoints import Checkpoints
 from mulo_cli.meta_training.kept_programs import KeptPrograms
-from mulo_cli.meta_training.meta_loop import Begun, Ended, MetaTraining, meta_train
+from mulo_cli.meta_training.meta_loop import Begun, Ended, meta_train
 from mulo_cli.meta_training.meta_optimizer import MetaOptimizerConfig, meta_optimizer
+from mulo_cli.meta_training.training import MetaTraining
 from mulo_cli.meta_training.validation import ValidationConfig
 from mulo_cli.results.records import MetaStepRecord, ValidationRecord
 from tests.worlds import linear_optimizer, quadratic_task
@@ -163,3 +165,54 @@ def test_a_bounded_loss_does_not_hide_a_theta_that_is_not_finite(tmp_path):
     )
     with pytest.raises(NumericalError, match="push"):
         run(tmp_path, what=broken)
+
+
+def spoilt(what: MetaTraining, spoils) -> MetaTraining:
+    """Return a meta-training whose gradient is nan wherever `spoils` (key, theta) says so."""
+    (estimator,) = what.estimators
+
+    def credit(key, theta, accumulated, reports):
+        gradient, accumulated, info = estimator.credit(key, theta, accumulated, reports)
+        bad = spoils(key, theta)
+        return jax.tree.map(lambda g: jnp.where(bad, jnp.nan, g), gradient), accumulated, info
+
+    return dataclasses.replace(what, estimators=(estimator._replace(credit=credit),))
+
+
+def sometimes(key, theta):
+    del theta
+    return jax.random.uniform(key) < 0.4
+
+
+def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted(tmp_path):
+    records = run(tmp_path, what=spoilt(training(), sometimes))
+    skipped = [r.skipped for r in records if isinstance(r, MetaStepRecord)]
+    assert len(skipped) == STEPS
+    assert 0 < sum(skipped) < STEPS
+    assert records[-1].skipped == sum(skipped)
+    assert np.isfinite(records[-1].theta["push"])
+    assert records[-1].theta["push"] != 0.3, "the other steps moved theta"
+
+
+@pytest.mark.parametrize("stop_after", [2, 6, 9, 12])
+def test_stopping_in_the_middle_of_skipped_steps_changes_no_bit(tmp_path, stop_after):
+    whole = run(tmp_path / "whole", what=spoilt(training(), sometimes))[-1]
+    first = run(tmp_path / "cut", stop_after, spoilt(training(), sometimes))[-1]
+    assert first.saved <= first.step
+    last = run(tmp_path / "cut", what=spoilt(training(), sometimes))[-1]
+    assert (last.checksum, last.skipped) == (whole.checksum, whole.skipped)
+
+
+def test_many_skipped_steps_in_a_row_end_the_run_with_what_was_saved_before(tmp_path):
+    def beyond(key, theta):
+        del key
+        return theta["push"] < 0.2
+
+    doomed = spoilt(training(steps=80), beyond)
+    with pytest.raises(NumericalError, match="20 meta-steps in a row") as told:
+        run(tmp_path, what=doomed)
+    saved = [int(entry.name) for entry in tmp_path.iterdir() if entry.name.isdigit()]
+    assert f"meta-step {max(saved)} is from before" in told.value.hint
+    restored = run(tmp_path, stop_after=1, what=training(steps=80))[-1]
+    assert restored.theta["push"] >= 0.2 - 1e-6
+    assert restored.skipped == 0

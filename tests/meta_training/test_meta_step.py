@@ -8,8 +8,19 @@ import numpy as np
 import optax
 import pytest
 
-from mulo_cli.gradient_estimators.base import EstimateInfo, GradientEstimator
-from mulo_cli.meta_training.meta_step import Stream, make_init, make_meta_step, stream
+from mulo_cli.gradient_estimators.base import (
+    EstimateInfo,
+    EstimatorState,
+    GradientEstimator,
+    PairReports,
+)
+from mulo_cli.meta_training.meta_step import (
+    Stream,
+    make_init,
+    make_learn,
+    make_unroll,
+    stream,
+)
 from mulo_cli.meta_training.validation import ValidationConfig, make_validators
 from tests.worlds import linear_optimizer, quadratic_task
 
@@ -57,19 +68,22 @@ def learned_optimizer():
 
 
 def estimator() -> GradientEstimator:
-    def init(key, theta):
-        del theta
-        WITNESS.note("first state", key)
-        return jnp.zeros(())
+    def init(theta):
+        return EstimatorState(jnp.zeros(1), jax.tree.map(lambda x: x[None], theta))
 
-    def estimate(key, theta, state, data):
-        del data
-        WITNESS.note("estimate", key)
+    def unroll(key, theta, runs, data, first):
+        del theta, data, first
+        WITNESS.note("unroll", key)
+        return runs, PairReports(*jnp.zeros((4, 1)))
+
+    def credit(key, theta, accumulated, reports):
+        del reports
+        WITNESS.note("credit", key)
         zero = jnp.zeros(())
         info = EstimateInfo(zero, zero, zero, jnp.zeros((), jnp.int32))
-        return jax.tree.map(jnp.zeros_like, theta), state, info
+        return jax.tree.map(jnp.zeros_like, theta), accumulated, info
 
-    return GradientEstimator(init, estimate)
+    return GradientEstimator(1, 1, init, unroll, credit)
 
 
 def task():
@@ -90,27 +104,30 @@ def task():
 def runs() -> list[dict[str, list[Bits]]]:
     """Return the keys of some runs, each of another seed."""
     estimators, optimizer = [estimator()] * TASKS, optax.identity()
-    init = make_init(learned_optimizer(), estimators, optimizer)
-    meta_step = make_meta_step(estimators, optimizer)
+    init = jax.jit(make_init(learned_optimizer(), estimators, optimizer))
+    unrolls = [jax.jit(make_unroll(estimators, i)) for i in range(TASKS)]
+    learn = jax.jit(make_learn(estimators, optimizer))
     config = ValidationConfig(every=1, seeds=VALIDATION_SEEDS, steps=2, window=1)
     (validate,) = make_validators([task()], learned_optimizer(), config)
     found = []
     for seed in range(RUNS):
         root = jax.random.key(seed)
-        state = init(root)
+        shared, runs = init(root)
         for _ in range(STEPS):
-            state, _ = meta_step(state, root, (task().data,) * TASKS)
-        validate(state.theta, root, task().data)
+            arguments = shared.theta, shared.step, root, task().data, jnp.int32(0)
+            told = [unroll(mine, *arguments)[1] for unroll, mine in zip(unrolls, runs, strict=True)]
+            shared, _ = learn(shared, root, tuple(told))
+        validate(shared.theta, root, task().data)
         found.append(WITNESS.told())
     return found
 
 
 def test_every_key_is_used_for_one_thing(runs):
     for run in runs:
+        assert set(run["unroll"]) == set(run.pop("credit")), "both halves draw the same"
         assert {what: len(set(keys)) for what, keys in run.items()} == {
             "theta": 1,
-            "first state": TASKS,
-            "estimate": STEPS * TASKS,
+            "unroll": STEPS * TASKS,
             "validation network": VALIDATION_SEEDS,
             "validation data": VALIDATION_SEEDS,
         }

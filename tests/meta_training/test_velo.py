@@ -8,7 +8,8 @@ import pytest
 
 from mulo_cli.assembly.meta_training import build_meta_training
 from mulo_cli.meta_training.checkpoints import Checkpoints
-from mulo_cli.meta_training.meta_loop import MetaTraining, meta_train
+from mulo_cli.meta_training.meta_loop import meta_train
+from mulo_cli.meta_training.training import MetaTraining
 from mulo_cli.recipes.loading import load_recipe
 from tests.cli.programs import TINY
 

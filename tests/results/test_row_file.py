@@ -1,6 +1,5 @@
 """A file of rows grows, is mended where it was torn, and is never taken for what it is not."""
 
-import json
 import os
 
 import pytest
@@ -10,6 +9,7 @@ from mulo_cli.results.record_file import BEGINNING
 from mulo_cli.results.records import content_hash
 from mulo_cli.results.row_file import RowFile, refuse_existing
 from mulo_cli.results.store import to_line
+from tests.faults.disks import room_for
 from tests.results.evaluation_rows import evaluation_row
 
 ROWS = [evaluation_row("adamw", {100: 2.0, 500: None}, seed=seed) for seed in range(3)]
@@ -166,22 +166,21 @@ def test_a_row_that_cannot_be_written_is_an_error_and_not_taken_for_written(path
     assert file.find(new) is None
 
 
-def test_a_row_torn_by_a_full_disk_is_mended_by_the_next_one_to_open_the_file(path, monkeypatch):
-    """The disk takes half of a line: then it is full."""
+def test_a_row_that_finds_a_full_disk_is_not_there_and_can_be_appended_later(path):
     file, new = RowFile(path), evaluation_row("sgd")
     whole = path.read_bytes()
-
-    def half(path, record):
-        with path.open("a") as stream:
-            stream.write(json.dumps({"optimizer": record.optimizer}) + "...")
-        raise OutputError("cannot write", "free some space")
-
-    monkeypatch.setattr("mulo_cli.results.record_file.append_record", half)
-    with pytest.raises(OutputError):
+    with room_for(len(whole) + 100), pytest.raises(OutputError, match="cannot write"):
         file.append(new)
-    monkeypatch.undo()
-    again = RowFile(path)
-    assert again.mended
+    assert path.read_bytes() == whole
+    assert file.find(new) is None
+    file.append(new)
+    assert RowFile(path).find(new) == new
+
+
+def test_a_row_torn_by_a_kill_is_mended_by_the_next_one_to_open_the_file(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole + to_line(evaluation_row("sgd")).encode()[:100])
+    assert RowFile(path).mended
     assert path.read_bytes() == whole
 
 

@@ -28,6 +28,26 @@ def test_another_number_takes_the_place_of_the_first(tmp_path):
     assert len(json.loads(path.read_text())["programs"]) == 1
 
 
+def test_who_does_not_insist_takes_the_number_that_is_there(tmp_path):
+    path = tmp_path / "search.json"
+    late = SearchFile(path)  # of a process that looked before another one wrote
+    assert SearchFile(path).keep(FACTS, 63) == 63
+    assert late.keep(FACTS, 8, insisted=False) == 63
+    assert late.find(FACTS) == 63
+    assert late.keep(FACTS, 8) == 8
+    assert SearchFile(path).find(FACTS) == 8
+
+
+def test_processes_that_share_a_search_forget_nothing_of_each_others(tmp_path):
+    path = tmp_path / "search.json"
+    files = [SearchFile(path) for _ in range(3)]
+    for lanes, file in enumerate(files, start=1):
+        file.keep({**FACTS, "width": lanes}, lanes)
+    kept = SearchFile(path)
+    assert [kept.find({**FACTS, "width": lanes}) for lanes in (1, 2, 3)] == [1, 2, 3]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["search.json"]
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'{"programs": [{"lanes": 3}]}'])
 def test_something_else_is_refused(tmp_path, content):
     path = tmp_path / "search.json"

@@ -1,6 +1,7 @@
 """JSON lines on disk: what was written stays, what was torn is passed over or named."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mulo_cli.results.store import (
     replace_text,
     to_line,
 )
+from tests.faults.disks import room_for
 from tests.results.evaluation_rows import evaluation_row
 
 
@@ -86,17 +88,19 @@ def test_replacing_a_text_leaves_no_draft(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
 
 
-@pytest.mark.parametrize("broken", ["write_text", "replace"])
+@pytest.mark.parametrize("broken", ["open", "replace"])
 def test_replacing_that_fails_leaves_the_old_content(lines, monkeypatch, broken):
     before = lines.read_bytes()
 
-    def fail(self, *arguments):
+    def fail(self, *arguments, **settings):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, broken, fail)
     with pytest.raises(OutputError):
         keep_only(lines, [])
+    monkeypatch.undo()
     assert lines.read_bytes() == before
+    assert [path.name for path in lines.parent.iterdir()] == [lines.name]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +119,33 @@ def test_what_cannot_be_written_is_an_error_that_names_the_file_and_says_what_to
     assert str(tmp_path / where) in caught.value.message
     assert "free space" in caught.value.hint
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("room", [0, 1, 50])
+def test_a_record_that_finds_no_room_leaves_nothing_behind(lines, room):
+    """The system writes as much of a line as there is room for, and only then says no."""
+    before = lines.read_bytes()
+    with room_for(len(before) + room), pytest.raises(OutputError, match="too large"):
+        append_record(lines, record(3))
+    assert lines.read_bytes() == before
+    append_record(lines, record(3), durable=True)
+    assert steps(lines) == [0, 1, 2, 3]
+
+
+def test_a_text_that_finds_no_room_leaves_the_old_one_and_no_draft(lines):
+    before = lines.read_bytes()
+    with room_for(10), pytest.raises(OutputError, match="too large"):
+        replace_text(lines, "x" * 100)
+    assert lines.read_bytes() == before
+    assert [path.name for path in lines.parent.iterdir()] == [lines.name]
+
+
+def test_a_pipe_takes_records_too(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    append_record(tmp_path / "pipe", record(0), durable=True)
+    assert json.loads(os.read(reader, 1000))["step"] == 0
+    os.close(reader)
 
 
 def test_a_full_disk_is_an_error_that_says_so():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mulo_cli.studies.evaluate import CURVE_POINTS, summarise_losses
+from mulo_cli.studies.loss_summaries import CURVE_POINTS, summarise_losses
 
 
 def test_the_smoothed_loss_at_a_step_is_the_mean_of_the_window_up_to_it():

@@ -6,11 +6,12 @@ and check every argument; any other is refused and named. Before that the progra
 being run, which finds cut and padded files and numbers that would exhaust the memory.
 """
 
+import functools
 import io
 import pickle
 import pickletools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sized
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def read_pickle(content: bytes) -> object:
     """
     _read_without_running(content)
     try:
-        return _plain(_Unpickler(io.BytesIO(content)).load())
+        return _plain(_Unpickler(content).load(), len(content))
     except Malformed:
         raise
     except Exception as error:  # a hostile program fails in every way that there is
@@ -92,10 +93,30 @@ def _allowed(module: str, name: str) -> "_Standin":
 
 
 class _Unpickler(pickle.Unpickler):
-    """Python's own machine, with no way out."""
+    """Python's own machine, with no way out, and with room for as much as the file can hold.
+
+    A program may make a copy of one thing again and again, thousands of times as large as its file;
+    a sound one copies what is in the file once.
+
+    Args:
+        content: of the file.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content))
+        self._left = len(content)
 
     def find_class(self, module: str, name: str) -> Any:
-        return _allowed(module, name)
+        found = _allowed(module, name)
+        if found in COPYING:
+            return _Standin(functools.partial(self._copy, found))
+        return found
+
+    def _copy(self, standin: "_Standin", *arguments: Any) -> object:
+        self._left -= sum(len(one) for one in arguments if isinstance(one, Sized))
+        if self._left < 0:
+            raise Malformed("it copies one thing again and again")
+        return standin(*arguments)
 
     def persistent_load(self, pid: Any) -> Any:
         del pid
@@ -140,19 +161,32 @@ class _Dtype:
         return self._order + self._name
 
 
+class _Declared(NamedTuple):
+    """What an array is said to be; it is made when all is read, if it is still wanted then."""
+
+    shape: Any
+    dtype: str
+    content: Any
+    fortran: bool = False
+
+    def make(self) -> np.ndarray:
+        """Return the array."""
+        return make_array(self.shape, self.dtype, self.content, fortran=self.fortran)
+
+
 class _Array:
     """Stands for an array: empty, until it is given its state."""
 
-    __slots__ = ("array",)
+    __slots__ = ("declared",)
 
-    def __init__(self, array: np.ndarray | None = None) -> None:
-        self.array = array
+    def __init__(self, declared: _Declared | None = None) -> None:
+        self.declared = declared
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != ARRAY_STATE:
             raise Malformed("an array's state is not one of NumPy's")
         _, shape, dtype, fortran, content = state
-        self.array = make_array(shape, _name_of(dtype), content, fortran=fortran is True)
+        self.declared = _Declared(shape, _name_of(dtype), content, fortran is True)
 
 
 def _name_of(dtype: Any) -> str:
@@ -173,12 +207,12 @@ def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any, axes: Any = N
     """`numpy._core.numeric._frombuffer`: what protocol 5 makes of an array."""
     if order not in ("C", "F") or axes is not None:
         raise Malformed("an array has an unknown order of axes")
-    return _Array(make_array(shape, _name_of(dtype), content, fortran=order == "F"))
+    return _Array(_Declared(shape, _name_of(dtype), content, order == "F"))
 
 
 def _scalar(dtype: Any, content: Any) -> _Array:
     """`numpy._core.multiarray.scalar`: a number with a dtype."""
-    return _Array(make_array((), _name_of(dtype), content))
+    return _Array(_Declared((), _name_of(dtype), content))
 
 
 def _jax_array(rebuild: Any, arguments: Any, state: Any, abstract: Any) -> _Array:
@@ -212,7 +246,11 @@ def _nothing() -> bytes:
 
 NDARRAY = _Standin(lambda *_: _Array())
 RECONSTRUCT = _Standin(_reconstruct)
-FLAT_MAPPING = _Standin(_mapping)
+MAPPING = _Standin(_mapping)
+ENCODE = _Standin(_encode)
+
+COPYING = (MAPPING, ENCODE)
+"""Those that make something of what they are given that is as large."""
 
 STANDINS: Mapping[tuple[str, str], _Standin] = {
     ("numpy", "ndarray"): NDARRAY,
@@ -229,37 +267,51 @@ STANDINS: Mapping[tuple[str, str], _Standin] = {
     ("jax._src.array", "_reconstruct_array"): _Standin(_jax_array),
     ("jax._src.device_array", "reconstruct_device_array"): _Standin(_jax_array),
     **{
-        ("haiku._src.data_structures", name): FLAT_MAPPING
+        ("haiku._src.data_structures", name): MAPPING
         for name in ("FlatMapping", "FlatMap", "frozendict")
     },
-    ("collections", "OrderedDict"): _Standin(_mapping),
+    ("collections", "OrderedDict"): MAPPING,
     **{
         (module, name): standin
         for module in ("builtins", "__builtin__")
-        for name, standin in (("dict", _Standin(_mapping)), ("bytes", _Standin(_nothing)))
+        for name, standin in (("dict", MAPPING), ("bytes", _Standin(_nothing)))
     },
-    ("_codecs", "encode"): _Standin(_encode),
+    ("_codecs", "encode"): ENCODE,
 }
 """Everything that a pickle may ask for, and what it gets instead."""
 
 
-def _plain(tree: Any) -> Any:
-    """Return a tree with arrays in place of what stood for them; branches may be shared."""
+def _plain(tree: Any, most: int) -> Any:
+    """Return a tree with arrays in place of what stood for them; branches may be shared.
+
+    Args:
+        tree: as the program left it.
+        most: bytes of all arrays together.
+    """
     done: dict[int, Any] = {}
+    left = most
+
+    def made(array: _Array) -> np.ndarray:
+        nonlocal left
+        if array.declared is None:
+            raise Malformed("an array has no content")
+        content = array.declared.content
+        left -= len(content) if isinstance(content, Sized) else 0
+        if left < 0:
+            raise Malformed("its arrays have more bytes than the file")
+        return array.declared.make()
 
     def visit(node: Any, depth: int) -> Any:
         if depth > DEEPEST:
             raise Malformed("it holds itself, or too many levels")
-        if isinstance(node, _Array):
-            if node.array is None:
-                raise Malformed("an array has no content")
-            return node.array
         if isinstance(node, _Standin | _Dtype):
             raise Malformed("it holds a class where an array should be")
-        if not isinstance(node, dict | list | tuple):
+        if not isinstance(node, _Array | dict | list | tuple):
             return node
         if id(node) not in done:
-            if isinstance(node, dict):
+            if isinstance(node, _Array):
+                done[id(node)] = made(node)
+            elif isinstance(node, dict):
                 done[id(node)] = {key: visit(child, depth + 1) for key, child in node.items()}
             else:
                 done[id(node)] = [visit(child, depth + 1) for child in node]

@@ -7,6 +7,7 @@ import typer
 
 from mulo_cli.cli.coordinate_options import BUILT_IN, BUILT_IN_DATASET, NETWORK, CheckOptions
 from mulo_cli.cli.outcome import Outcome
+from mulo_cli.cli.shard_option import Shard
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -115,6 +116,7 @@ def coord_check(
         Literal["table", "jsonl"] | None,
         typer.Option("--format", show_default="table on a terminal, jsonl in a pipe"),
     ] = None,
+    shard: Shard = False,
 ) -> Outcome:
     """Decide whether training moves every layer equally far at every width (or depth).
 
@@ -129,6 +131,6 @@ def coord_check(
             parametrization=parametrization, both=both, dataset=dataset, width=width, depth=depth,
             batch_size=batch_size, steps=steps, seeds=seeds, readout=readout, expect=expect,
             out=out, fresh=fresh, skip_large=skip_large, plot=plot, plot_measure=plot_measure,
-            everything=everything, format=format_,
+            everything=everything, format=format_, shard=shard,
         )
     )  # fmt: skip

@@ -1,22 +1,21 @@
 """`mulo evaluate`: train networks with optimizers and see which does best."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mulo_cli.cli.outcome import Outcome
+from mulo_cli.cli.place_options import Alone, NumProcesses, ProcessId
+from mulo_cli.cli.shard_option import Shard, memory_of_all, mesh_for
 from mulo_cli.cli.terminal import Terminal
+from mulo_cli.processes import Place, place_of
 
 if TYPE_CHECKING:
-    from mulo_cli.assembly.suites import Job, PlannedTask, Workbench
-    from mulo_cli.cli.interrupts import StopRequest
-    from mulo_cli.cli.progress import Display
-    from mulo_cli.cli.row_output import RowOutput
+    from mulo_cli.assembly.suites import PlannedTask
     from mulo_cli.cli.suite_evaluation import Asked
-    from mulo_cli.results.records import EvaluationRow
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -32,6 +31,8 @@ mulo evaluate --optimizer adamw --optimizer sgd --output rows.jsonl --append
 mulo evaluate --suite desk --optimizer mulo-m-desk --optimizer muadam:learning_rate=0.03 | mulo rank
 
 mulo evaluate --suite paper --only 'mlp-*' --dry-run
+
+srun -n 8 mulo evaluate --suite paper --output paper.jsonl --append
 """
 
 BUILT_IN = ("adamw:learning_rate=0.01", "muadam:learning_rate=0.1")
@@ -136,21 +137,29 @@ def evaluate(
             "one for each family."
         ),
     ] = None,
+    process_id: ProcessId = None,
+    num_processes: NumProcesses = None,
+    alone: Alone = False,
+    shard: Shard = False,
 ) -> Outcome:
     """Train networks with each optimizer and tell their smoothed training loss.
 
     On a terminal a table; in a pipe one JSON line per trained network, as soon as it is done. The
-    same command with --output and --append continues after an interruption.
+    same command with --output and --append continues after an interruption. Several processes share
+    the trainings and do not talk; each adds to a file of its own, rows.0-of-4.jsonl for example.
     """
     from mulo_cli.assembly.suites import Workbench
     from mulo_cli.cli.cost_tables import tell_costs
+    from mulo_cli.cli.evaluation_run import Shown, end, own_jobs, run_jobs
     from mulo_cli.cli.interrupts import stop_request
     from mulo_cli.cli.memory import free_memory
-    from mulo_cli.cli.suite_evaluation import Asked, draw_rows, estimate, open_output
+    from mulo_cli.cli.row_output import own_rows
+    from mulo_cli.cli.suite_evaluation import Asked, estimate, open_output
     from mulo_cli.recipes.references import parse_optimizer
 
     terminal = Terminal()
     lines = terminal.piped if format_ is None else format_ == "jsonl"
+    place = place_of(process_id, num_processes, os.environ, alone=alone)
     asked = Asked(
         suite, tuple(only or ()), limit_width, skip_missing,
         dataset, task, widths, depth, batch_size, steps, at, seeds, window,
@@ -158,20 +167,20 @@ def evaluate(
     plans = _plans(terminal, asked, dry_run=dry_run)
     named = dict.fromkeys(optimizer or _built_in(terminal, plans))
     references = [parse_optimizer(text) for text in named]
-    bench, free = Workbench(), free_memory()
+    mesh = mesh_for(shard=shard)
+    bench, free = Workbench(mesh), memory_of_all(free_memory(), mesh)
     if dry_run:
         costs = estimate(terminal, bench, bench.jobs(plans, references))
         return tell_costs(terminal, costs, free, lines=lines)
-    _check_output(output, plot, append=append)
+    _check_output(output, plot, place, append=append)
     with stop_request() as request:
         jobs = bench.jobs(plans, references)
-        sink = open_output(
-            terminal, bench, jobs, output, None if suite is None else free, lines=lines
-        )
-        _run(terminal, bench, jobs, sink, request)
-    if plot is not None and sink.rows:
-        draw_rows(terminal, sink.rows, plot)
-    return _end(terminal, sink, output, request, lines=lines)
+        own = own_jobs(terminal, bench, jobs, place)
+        with own_rows(terminal, output, place):
+            limit = None if suite is None else free
+            sink = open_output(terminal, bench, own, output, limit, place, lines=lines)
+            run_jobs(terminal, bench, own, sink, request)
+    return end(terminal, sink, Shown(output, plot, lines), request, place, jobs)
 
 
 def told_steps(at: str | None, steps: int, window: int) -> tuple[int, ...]:
@@ -249,98 +258,23 @@ def _built_in(terminal: Terminal, plans: Sequence["PlannedTask"]) -> tuple[str, 
     return chosen
 
 
-def _check_output(output: Path | None, plot: Path | None, *, append: bool) -> None:
+def _check_output(output: Path | None, plot: Path | None, place: Place, *, append: bool) -> None:
     """Stop before anything is computed whose result could not be written."""
     from mulo_cli.errors import UsageError
     from mulo_cli.results.row_file import refuse_existing
+    from mulo_cli.results.split_files import earlier_files
 
     if output is None and append:
         raise UsageError("--append needs a file to append to", "give it with --output FILE")
     if output is not None and not append:
-        refuse_existing(output)
+        for file in (output, *earlier_files(output, place)):
+            refuse_existing(file)
     if plot is not None:
         from mulo_cli.results.plots import prepare_plot
 
+        if output is None and place.count > 1:
+            raise UsageError(
+                f"--plot has nothing to draw: each of {place.count} processes knows its own rows",
+                "give --output FILE, or draw later: the same command with --append --alone",
+            )
         prepare_plot(plot)
-
-
-def _run(
-    terminal: Terminal,
-    bench: "Workbench",
-    jobs: Sequence["Job"],
-    sink: "RowOutput",
-    request: "StopRequest",
-) -> None:
-    from mulo_cli.cli.progress import display
-    from mulo_cli.cli.suite_evaluation import known_rows
-
-    progress, done = display(terminal, "step"), 0
-    progress.start(0, sum(job.plan.config.steps for job in jobs))
-    try:
-        for job in jobs:
-            if request():
-                return
-            known = known_rows(job, sink)
-            if len(known) < job.plan.config.seeds:
-                _train(bench, job, known, sink, request, progress, done)
-            else:
-                for row in known.values():
-                    sink.take(row)
-            done += job.plan.config.steps
-    finally:
-        progress.stop()
-
-
-def _train(
-    bench: "Workbench",
-    job: "Job",
-    known: "Mapping[int, EvaluationRow]",
-    sink: "RowOutput",
-    request: "StopRequest",
-    progress: "Display",
-    before: int,
-) -> None:
-    """Train one optimizer on one task to its end, or until somebody wants to stop."""
-    from mulo_cli.cli.memory import free_memory
-    from mulo_cli.cli.suite_evaluation import called
-    from mulo_cli.results.environment import code_version
-    from mulo_cli.studies.evaluate import Progress, evaluate
-    from mulo_cli.studies.lane_count import memory_budget
-
-    where, config = called(job), job.plan.config
-    progress.show(before, f"{where}: compiling")
-    task, budget = bench.with_data(job), memory_budget(free_memory())
-    training = evaluate(task, job.optimizer, config, code_version(), budget, known)
-    with closing(training) as records:
-        for record in records:
-            if not isinstance(record, Progress):
-                sink.take(record)
-            elif request():  # not between the rows of networks that ended together
-                return
-            else:
-                told = f"{where}: step {record.step}, loss {record.loss:.3f}"
-                progress.show(before + record.step, told, important=record.step == config.steps)
-
-
-def _end(
-    terminal: Terminal,
-    sink: "RowOutput",
-    output: Path | None,
-    request: "StopRequest",
-    *,
-    lines: bool,
-) -> Outcome:
-    from mulo_cli.cli.suite_tables import suite_table
-    from mulo_cli.cli.tables import evaluation_table
-
-    if sink.rows and not lines:
-        if sink.rows[0].suite:
-            terminal.result(suite_table(sink.rows))
-        for step in () if sink.rows[0].suite else sink.rows[0].at:
-            terminal.result(evaluation_table(sink.rows, step))
-    if output is not None:
-        terminal.info(f"{len(sink.rows)} rows, {sink.fresh} of them new, are in {output}")
-    if request():
-        how = "the same command with --append" if output else "--output FILE --append"
-        terminal.info(f"stopped after {len(sink.rows)} rows; {how} continues where it was")
-    return Outcome(exit_code=request.exit_code)

@@ -1,18 +1,26 @@
 """`mulo meta-train`: meta-train a learned optimizer, watch it, stop it, resume it."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mulo_cli.cli.meta_outcomes import already_finished, finished, interrupted
 from mulo_cli.cli.outcome import Outcome
+from mulo_cli.cli.place_options import Alone, NumProcesses, ProcessId
 from mulo_cli.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from mulo_cli.cli.distributed import Crew
+    from mulo_cli.meta_training.checkpoints import Checkpoints
+    from mulo_cli.meta_training.layout import Layout
     from mulo_cli.meta_training.meta_loop import Ended, MetaRecord
+    from mulo_cli.meta_training.training import MetaTraining
     from mulo_cli.recipes.schema import Recipe
     from mulo_cli.results.run_directory import RunDirectory
 
@@ -61,11 +69,31 @@ def meta_train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the run in --out and start anew.")
     ] = False,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed",
+            help="Be one of several processes that work together; an error if nobody tells which.",
+        ),
+    ] = False,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where processes meet: an address of process 0.",
+            show_default="as Slurm, Open MPI, a TPU pod or Kubernetes says",
+        ),
+    ] = None,
+    process_id: ProcessId = None,
+    num_processes: NumProcesses = None,
+    alone: Alone = False,
 ) -> Outcome:
     """Meta-train a learned optimizer by persistent evolution strategies.
 
     The same command again resumes a run that was interrupted, to the same bits. Ctrl-C saves first.
+    Pairs of all widths are shared out over all devices, of all processes; that changes no bit.
     """
+    from mulo_cli.cli.distributed import crew_of, together
     from mulo_cli.recipes.loading import load_recipe
     from mulo_cli.results.run_directory import RunDirectory
 
@@ -73,13 +101,12 @@ def meta_train(
     terminal = Terminal()
     if dry_run:
         return _dry_run(terminal, resolved)
+    crew = crew_of(
+        process_id, num_processes, coordinator, os.environ, distributed=distributed, alone=alone
+    )
     directory = RunDirectory(out or default_out(resolved))
-    directory.refuse_foreign()
-    if directory.exists() and not overwrite:
-        refuse_other_recipe(directory, resolved)
-        if directory.finished():
-            return _already_finished(directory)
-    return _run(terminal, resolved, directory, overwrite=overwrite)
+    with together(terminal, crew):
+        return _do(terminal, crew, resolved, directory, overwrite=overwrite)
 
 
 def default_out(recipe: "Recipe") -> Path:
@@ -108,8 +135,47 @@ def refuse_other_recipe(directory: "RunDirectory", recipe: "Recipe") -> None:
         )
 
 
+def _do(
+    terminal: Terminal,
+    crew: "Crew",
+    recipe: "Recipe",
+    directory: "RunDirectory",
+    *,
+    overwrite: bool,
+) -> Outcome:
+    """Begin or resume a run that nobody else works on; one that is finished is left as it is."""
+    from mulo_cli.results.run_lock import locked
+
+    if crew.leads:
+        directory.refuse_foreign()
+    with locked(directory.root, terminal.warning) if crew.leads else nullcontext():
+        done = False
+        if crew.leads and directory.exists() and not overwrite:
+            refuse_other_recipe(directory, recipe)
+            done = directory.finished()
+        if _first_says(crew, done):
+            return already_finished(directory) if crew.leads else Outcome()
+        return _run(terminal, crew, recipe, directory, overwrite=overwrite)
+
+
+def _first_says(crew: "Crew", said: bool) -> bool:
+    """Return what process 0 says."""
+    if crew.alone:
+        return said
+    import numpy as np
+
+    from mulo_cli.meta_training.crossing import sent
+
+    return bool(sent(np.array(said), 0))
+
+
 def _run(
-    terminal: Terminal, recipe: "Recipe", directory: "RunDirectory", *, overwrite: bool
+    terminal: Terminal,
+    crew: "Crew",
+    recipe: "Recipe",
+    directory: "RunDirectory",
+    *,
+    overwrite: bool,
 ) -> Outcome:
     """Run the engine, and write the artefact if it finished.
 
@@ -119,29 +185,66 @@ def _run(
 
     started = time.monotonic()
     with stop_request() as request:
-        terminal.info(f"meta-training {recipe.name} ({recipe.parametrization}) in {directory.root}")
+        if crew.leads:
+            terminal.info(
+                f"meta-training {recipe.name} ({recipe.parametrization}) in {directory.root}"
+            )
         from mulo_cli.assembly.kept_programs import kept_programs
         from mulo_cli.assembly.meta_training import build_meta_training
         from mulo_cli.assembly.threefry import fuse_threefry
-        from mulo_cli.meta_training.checkpoints import Checkpoints
         from mulo_cli.meta_training.meta_loop import meta_train
 
         fuse_threefry()
         training = build_meta_training(recipe)
-        if overwrite:
-            directory.clear()
-        _prepare(terminal, directory, recipe)
-        checkpoints = Checkpoints(directory.checkpoints, recipe.checkpoint.keep)
+        checkpoints = (
+            _open(terminal, directory, recipe, overwrite=overwrite) if crew.leads else None
+        )
         try:
+            layout = _laid_out(terminal, crew, training)
             kept = kept_programs(recipe, training)
-            records = meta_train(training, checkpoints, request, kept)
-            ended = _watch(terminal, directory, records, training.steps)
+            records = meta_train(training, checkpoints, request, kept, layout)
+            ended = _watch(terminal, directory if crew.leads else None, records, training.steps)
         finally:
-            checkpoints.close()
+            if checkpoints is not None:
+                checkpoints.close()
+        if not crew.leads:
+            return Outcome(exit_code=request.exit_code)
         if not ended.finished:
-            return _interrupted(directory, ended, training.steps, request.exit_code)
+            return interrupted(directory, ended, training.steps, request.exit_code)
         write_artefact(directory, recipe, ended)
-    return _finished(directory, recipe, ended, time.monotonic() - started)
+    return finished(directory, recipe, ended, time.monotonic() - started)
+
+
+def _open(
+    terminal: Terminal, directory: "RunDirectory", recipe: "Recipe", *, overwrite: bool
+) -> "Checkpoints":
+    """Write what the run is, and return where it is saved."""
+    from mulo_cli.meta_training.checkpoints import Checkpoints
+
+    if overwrite:
+        directory.clear()
+    _prepare(terminal, directory, recipe)
+    return Checkpoints(directory.checkpoints, recipe.checkpoint.keep)
+
+
+def _laid_out(terminal: Terminal, crew: "Crew", training: "MetaTraining") -> "Layout":
+    """Share the work out over all devices, and say how that turned out, if there are several."""
+    import jax
+
+    from mulo_cli.meta_training.training import lay_out
+
+    devices = jax.devices()
+    layout = lay_out(training, devices)
+    if crew.leads and len(devices) > 1:
+        of = "" if crew.alone else f" of {crew.place.count} processes"
+        pieces, idle = len(layout.owners), layout.idle(devices)
+        terminal.info(f"{pieces} blocks of pairs on {len(devices)} devices{of}")
+        if idle:
+            terminal.warning(
+                f"{idle} of {len(devices)} devices have nothing to do: there are only {pieces} "
+                "blocks of pairs; a smaller estimator.pairs_per_block makes more (and other bits)"
+            )
+    return layout
 
 
 def _prepare(terminal: Terminal, directory: "RunDirectory", recipe: "Recipe") -> None:
@@ -160,13 +263,21 @@ def _prepare(terminal: Terminal, directory: "RunDirectory", recipe: "Recipe") ->
 
 
 def _watch(
-    terminal: Terminal, directory: "RunDirectory", records: "Iterator[MetaRecord]", steps: int
+    terminal: Terminal,
+    directory: "RunDirectory | None",
+    records: "Iterator[MetaRecord]",
+    steps: int,
 ) -> "Ended":
-    """Drive the meta-loop: store each record, show how far it is of `steps`, return its end."""
+    """Drive the meta-loop: store each record, show how far it is of `steps`, return its end.
+
+    Without a directory nothing is stored or shown: another process does that.
+    """
     from mulo_cli.cli.meta_progress import Seen
     from mulo_cli.cli.progress import display
     from mulo_cli.meta_training.meta_loop import Begun, Ended
 
+    if directory is None:
+        return [record for record in records if isinstance(record, Ended)][-1]
     seen, progress = Seen(), display(terminal, "meta-step")
     try:
         for record in records:
@@ -203,40 +314,6 @@ def write_artefact(directory: "RunDirectory", recipe: "Recipe", ended: "Ended") 
     checksums = {"best": tree_checksum(ended.best.theta), "last": ended.checksum}
     card = build_card(recipe, ended.best, checksums)
     save_artefact(directory.artefact, card, ended.best.theta, ended.theta)
-
-
-def _finished(
-    directory: "RunDirectory", recipe: "Recipe", ended: "Ended", seconds: float
-) -> Outcome:
-    done = f"{ended.step - ended.begun} meta-steps in {seconds:.0f} s"
-    whole = f" ({ended.step} in all)" if ended.begun else ""
-    what = f"{recipe.name} ({recipe.parametrization}): {done}{whole}"
-    best = f"best meta-validation loss {float(ended.best.loss):.4f} (step {int(ended.best.step)})"
-    return Outcome(
-        (
-            f"{what}, {best}; saved in {directory.artefact}; "
-            f"next: mulo evaluate --optimizer {directory.root}",
-        )
-    )
-
-
-def _interrupted(directory: "RunDirectory", ended: "Ended", total: int, code: Any) -> Outcome:
-    return Outcome(
-        (
-            f"stopped after meta-step {ended.step} of {total}, saved in {directory.checkpoints}; "
-            "the same command resumes it",
-        ),
-        code,
-    )
-
-
-def _already_finished(directory: "RunDirectory") -> Outcome:
-    return Outcome(
-        (
-            f"the run in {directory.root} has finished already, nothing was done; next: mulo "
-            f"evaluate --optimizer {directory.root} (or --overwrite to train it anew)",
-        )
-    )
 
 
 def _dry_run(terminal: Terminal, recipe: "Recipe") -> Outcome:

@@ -1,7 +1,7 @@
 """`mulo rank`: average ranks of optimizers, from the rows of `mulo evaluate`."""
 
+import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -42,7 +42,8 @@ def rank(
         list[str] | None,
         typer.Argument(
             metavar="FILE",
-            help="Rows of `mulo evaluate`; - for standard input.",
+            help="Rows of `mulo evaluate`, with those that other processes wrote beside it "
+            "(rows.0-of-4.jsonl ...); - for standard input.",
             show_default="standard input, if something is piped into it",
         ),
     ] = None,
@@ -70,7 +71,7 @@ def rank(
     from mulo_cli.results.ranking import rank_optimizers
 
     terminal = Terminal()
-    rows = _all_rows(terminal, _sources(files or []))
+    rows = _all_rows(terminal, _with_processes(terminal, _sources(files or [])))
     named = {row.suite for row in rows}.intersection(suite_names())
     families = {name: load_suite(name).families_by_size for name in named}
     ranking = rank_optimizers(rows, by, resamples, families)
@@ -96,6 +97,25 @@ def _sources(files: list[str]) -> list[str]:
     return files or [STDIN]
 
 
+def _with_processes(terminal: Terminal, sources: list[str]) -> list[str]:
+    """Put the files of its processes in the place of an output that several of them wrote."""
+    from mulo_cli.results.split_files import files_of
+
+    found = []
+    for source in sources:
+        split = [] if source == STDIN else files_of(Path(source))
+        beside = [str(file) for file in split if file != Path(source)]
+        more = [file for file in beside if file not in (*map(_normal, sources), *found)]
+        if more:
+            terminal.info(f"with {_called(source)} are read {', '.join(map(repr, more))}")
+        found += [*([] if beside and Path(source) not in split else [source]), *more]
+    return found
+
+
+def _normal(source: str) -> str:
+    return str(Path(source))
+
+
 def _all_rows(terminal: Terminal, sources: list[str]) -> list["EvaluationRow"]:
     """Read everything; name a source without rows, and stop if none has any.
 
@@ -107,7 +127,7 @@ def _all_rows(terminal: Terminal, sources: list[str]) -> list["EvaluationRow"]:
 
     rows, empty = [], []
     for source in sources:
-        found = list(read_rows(_lines(source), _called(source)))
+        found = list(read_rows(_lines(terminal, source), _called(source)))
         rows += found
         empty += [] if found else [_called(source)]
     if not rows:
@@ -120,23 +140,50 @@ def _all_rows(terminal: Terminal, sources: list[str]) -> list["EvaluationRow"]:
     return rows
 
 
-def _lines(source: str) -> Iterator[str]:
-    """Return the lines of a text; only a line feed ends one."""
+def _lines(terminal: Terminal, source: str) -> list[str]:
+    """Return the lines of a text; only a line feed ends one.
+
+    A row at the very end that was cut off is left out: its process was killed, or is writing it.
+    """
+    from mulo_cli.errors import DataError
+
+    content = _content(source)
+    try:
+        *lines, rest = content.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{_called(source)} is not text: byte {error.start} is not UTF-8",
+            "give a file that `mulo evaluate` wrote with --output",
+        ) from error
+    if _is_cut_off(rest):
+        terminal.warning(f"the last line of {_called(source)} is cut off, and left out")
+        return lines
+    return [*lines, rest]
+
+
+def _is_cut_off(rest: str) -> bool:
+    """Whether what follows the last line feed is the beginning of a row, and not all of it."""
+    from mulo_cli.results.record_file import looks_torn
+
+    if not rest.strip() or not looks_torn(rest.encode()):
+        return False
+    try:
+        json.loads(rest)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def _content(source: str) -> bytes:
     from mulo_cli.errors import DataError
 
     try:
-        content = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
-        return iter(content.decode("utf-8-sig").split("\n"))
+        return sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
     except IsADirectoryError as error:
         raise DataError(f"{_called(source)} is a folder", "give the files of rows in it") from error
     except OSError as error:
         raise DataError(
             f"cannot read {_called(source)}: {error.strerror or error}",
-            "give a file that `mulo evaluate` wrote with --output",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{_called(source)} is not text: byte {error.start} is not UTF-8",
             "give a file that `mulo evaluate` wrote with --output",
         ) from error
 

@@ -1,13 +1,16 @@
 """`mulo tune-adam`: baselines tuned over a grid, and whether their learning rate carries over."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from mulo_cli.cli.outcome import Outcome
+from mulo_cli.cli.place_options import Alone, NumProcesses, ProcessId
 from mulo_cli.cli.terminal import Terminal
 from mulo_cli.cli.tuning_options import TuningOptions
+from mulo_cli.processes import place_of
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -19,6 +22,8 @@ mulo tune-adam --optimizer adamw --width 32 --grid paper --out runs/adamw-paper
 mulo evaluate --optimizer adamw:tuned=runs/adamw-paper/best.json
 
 mulo tune-adam --transfer --optimizer adamw --parametrization mup,sp --widths 32..256 --plot lr.png
+
+srun -n 8 mulo tune-adam --optimizer adamw --grid paper --out runs/adamw-paper
 """
 
 
@@ -136,12 +141,16 @@ def tune_adam(
         Literal["table", "jsonl"] | None,
         typer.Option("--format", show_default="table on a terminal, jsonl in a pipe"),
     ] = None,
+    process_id: ProcessId = None,
+    num_processes: NumProcesses = None,
+    alone: Alone = False,
 ) -> Outcome:
     """Train a network with every configuration of a grid; keep the best.
 
     The best has the lowest smoothed final training loss. The same command again continues after an
     interruption. On a terminal a table of the best ten; in a pipe one JSON line per training. With
     --transfer: the best learning rate at every width or depth, and whether it stays the same.
+    Several processes share the trainings and do not talk; the last one to end tells the best.
     """
     options = TuningOptions(
         optimizer=optimizer, width=width, grid=grid, schedule=schedule,
@@ -149,6 +158,7 @@ def tune_adam(
         batch_size=batch_size, steps=steps, seeds=seeds, window=window, lanes=lanes, widths=widths,
         depths=depths, validate_every=validate_every, validation_batches=validation_batches,
         patience=patience, expect=expect, plot=plot, out=out, format=format_,
+        place=place_of(process_id, num_processes, os.environ, alone=alone),
     )  # fmt: skip
     if transfer:
         from mulo_cli.cli.transfer import run_transfer

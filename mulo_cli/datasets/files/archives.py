@@ -27,6 +27,13 @@ DEPTH_LIMIT = 12
 TAR_LIMIT = 2**40
 """Bytes that a tar may unpack to: listing it means to unpack it. ImageNet's has 1.4e11."""
 
+TAR_RATIO = 1_000
+"""Bytes that one byte of a packed tar may unpack to, beyond the first GiB. Text has ten at most;
+bzip2 packs a million zeros into one, which would take hours to go through."""
+
+TAR_ALWAYS = 2**30
+"""Bytes that any tar may unpack to."""
+
 EXTENDED_TYPES = frozenset(
     {
         tarfile.XHDTYPE,
@@ -85,7 +92,7 @@ def opened(path: Path) -> Iterator[Iterator[Member]]:
                 yield _numbered(_zip_members(archive))
         elif _is_tar(path):
             with tarfile.open(path, tarinfo=BoundedTarInfo) as archive:
-                yield _numbered(_tar_members(archive))
+                yield _numbered(_tar_members(archive, path.stat().st_size))
         else:
             yield iter([_file(path, (decoded(os.fsencode(path.name)),))])
 
@@ -160,14 +167,20 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     return name.replace("\\", "/")
 
 
-def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
-    total = 0
+def _tar_members(archive: tarfile.TarFile, packed: int) -> Iterator[Member]:
+    """List a tar; `packed` is the size of its file."""
+    total, limit = 0, min(TAR_LIMIT, TAR_ALWAYS + TAR_RATIO * packed)
     for info in archive:
+        if info.size < 0:  # by an extended header: the next one would be looked for before this one
+            raise DataError(
+                f"{shortened(info.name)} is said to have {info.size:,} bytes",
+                "the archive is damaged or not meant well",
+            )
         total += info.size
-        if total > TAR_LIMIT:
+        if total > limit:
             raise DataError(
                 f"{shortened(info.name)} makes this archive unpack to {total:,} bytes",
-                f"at most {TAR_LIMIT:,} bytes are read: is this the right file?",
+                f"at most {limit:,} bytes are read of one of {packed:,}: is this the right file?",
             )
         if info.isreg():
             name = decoded(os.fsencode(info.name))

@@ -16,6 +16,9 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
 PIXELS_LIMIT = 2**26
 """Pixels of one image; 67 million are more than a camera's, fewer than Pillow warns of."""
 
+SMALL = 2**20
+"""Pixels of an image that is decoded though it is not of the size that all have to have."""
+
 DRAFT_GAP = 2
 """A jpeg may be decoded at 1/2, 1/4 or 1/8 of its size, while it stays so many times as large as
 what it is resized to: much faster, and hardly seen."""
@@ -24,13 +27,17 @@ BACKGROUND = (255, 255, 255, 255)
 """Transparent images are laid on white."""
 
 
-def decode(content: bytes, shown: str, resize: int = 0) -> Picture:
+def decode(
+    content: bytes, shown: str, resize: int = 0, expected: tuple[int, int] | None = None
+) -> Picture:
     """Decode one image; of several frames the first. An orientation in EXIF is not applied.
 
     Args:
         content: the file.
         shown: its name, for errors.
         resize: side in pixels that rows and columns are both brought to; 0 keeps them.
+        expected: columns and rows that it is to have; of another one that is large nothing but
+            the size is read, and its pixels are blank.
 
     Raises:
         DataError: it is no image, damaged, or absurdly large.
@@ -45,6 +52,8 @@ def decode(content: bytes, shown: str, resize: int = 0) -> Picture:
             size = image.size
             if size[0] * size[1] > PIXELS_LIMIT:
                 raise Image.DecompressionBombError(f"{size[0]}x{size[1]} pixels are too many")
+            if expected not in (None, size) and size[0] * size[1] > SMALL:
+                return Picture(np.broadcast_to(np.uint8(0), size[::-1]), None, size)
             if resize:
                 image.draft(None, (DRAFT_GAP * resize, DRAFT_GAP * resize))
             plain, conversion = _plain(image)

@@ -1,9 +1,9 @@
 """Folders and archives of image files, one folder per class: decoded into one array."""
 
-import itertools
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -26,9 +26,18 @@ PEEKED = 64
 BATCH = 32
 """Files handed to a thread at a time."""
 
+BATCH_BYTES = 2**26
+"""Bytes of files, or of decoded images, with which a batch is full; one file may have more."""
+
 WORKERS_LIMIT = 16
 AHEAD = 4
 """Batches per thread that are read before they are wanted."""
+
+AHEAD_BYTES = 2**29
+"""Bytes of files and of decoded images that may wait: a small archive may unpack to large ones."""
+
+Packed: TypeAlias = tuple[int, bytes, str]
+"""A row, the file of its image, and the file's name for errors."""
 
 
 def is_image_folder(members: Sequence[Member]) -> bool:
@@ -151,37 +160,53 @@ def _by(shape: Sequence[int]) -> str:
 def _pictures(examples: Sequence[Example], resize: int) -> Iterator[tuple[int, Picture]]:
     """Decode all images, each with its row: read one after the other, decoded in threads.
 
-    Pillow decodes without holding the interpreter; an archive has one reader at a time.
+    Pillow decodes without holding the interpreter; an archive has one reader at a time. The first
+    one comes alone: whether there is memory for all is known before the others are decoded.
     """
-    order = sorted(range(len(examples)), key=lambda row: examples[row].member.place)
+    order = iter(sorted(range(len(examples)), key=lambda row: examples[row].member.place))
+    ((_, first),) = told = _decode_batch([_packed(next(order), examples)], resize, None)
+    yield from told
+    expected = None if resize else first.original
+    number = max(1, min(BATCH, BATCH_BYTES // max(1, first.pixels.nbytes)))
     workers = min(WORKERS_LIMIT, usable_cores())
-    contents = (
-        [
-            (row, read_small(examples[row].member, FILE_LIMIT), examples[row].member.shown)
-            for row in batch
-        ]
-        for batch in _batches(order)
-    )
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[list[tuple[int, Picture]]]] = deque()
+        waiting: deque[tuple[int, Future[list[tuple[int, Picture]]]]] = deque()
         try:
-            for batch in contents:
-                waiting.append(pool.submit(_decode_batch, batch, resize))
-                if len(waiting) > AHEAD * workers:
-                    yield from waiting.popleft().result()
+            for batch in _batches((_packed(row, examples) for row in order), number):
+                size = sum(len(content) for _, content, _ in batch) + number * first.pixels.nbytes
+                waiting.append((size, pool.submit(_decode_batch, batch, resize, expected)))
+                while len(waiting) > AHEAD * workers or _size_of(waiting) > AHEAD_BYTES:
+                    yield from waiting.popleft()[1].result()
             while waiting:
-                yield from waiting.popleft().result()
+                yield from waiting.popleft()[1].result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _batches(rows: Iterable[int]) -> Iterator[list[int]]:
-    iterator = iter(rows)
-    while batch := list(itertools.islice(iterator, BATCH)):
+def _packed(row: int, examples: Sequence[Example]) -> Packed:
+    member = examples[row].member
+    return row, read_small(member, FILE_LIMIT), member.shown
+
+
+def _batches(files: Iterable[Packed], number: int) -> Iterator[list[Packed]]:
+    """Gather files: so many, or as many bytes as are enough for a thread."""
+    batch: list[Packed] = []
+    for file in files:
+        batch.append(file)
+        if len(batch) == number or sum(len(content) for _, content, _ in batch) > BATCH_BYTES:
+            yield batch
+            batch = []
+    if batch:
         yield batch
 
 
-def _decode_batch(batch: list[tuple[int, bytes, str]], resize: int) -> list[tuple[int, Picture]]:
+def _size_of(waiting: Iterable[tuple[int, object]]) -> int:
+    return sum(size for size, _ in waiting)
+
+
+def _decode_batch(
+    batch: list[Packed], resize: int, expected: tuple[int, int] | None
+) -> list[tuple[int, Picture]]:
     from mulo_cli.datasets.files.decoding import decode  # Pillow, only wanted here
 
-    return [(row, decode(content, shown, resize)) for row, content, shown in batch]
+    return [(row, decode(content, shown, resize, expected)) for row, content, shown in batch]

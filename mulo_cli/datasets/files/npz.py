@@ -20,7 +20,12 @@ from mulo_cli.datasets.files.labelled import (
     with_test_split,
 )
 from mulo_cli.datasets.files.members import ByteStream, Member, require_one_folder
-from mulo_cli.datasets.files.streams import read_exactly, read_up_to, unpacked
+from mulo_cli.datasets.files.streams import (
+    HEADER_DAMAGE,
+    read_exactly,
+    read_up_to,
+    unpacked,
+)
 from mulo_cli.datasets.stored import StoredImages
 from mulo_cli.errors import DataError, shortened
 
@@ -42,6 +47,9 @@ SPELLINGS: tuple[Mapping[str, str], ...] = (
 
 HEADER_LIMIT = 2**16
 """Bytes of a header, which version 2 of the format lets be 4 GiB; those of numbers have 118."""
+
+AXIS_LIMIT = 2**63
+"""Along one axis; of more numbers not even an array that is empty otherwise can be made."""
 
 CHANNELS_LIMIT = 4
 """More along the last axis are rather columns of images whose channels come first."""
@@ -120,7 +128,7 @@ def _read(member: Member) -> np.ndarray:
     with unpacked(member) as stream:
         try:
             shape, by_columns, dtype = _read_header(stream)
-        except (ValueError, KeyError) as fault:
+        except HEADER_DAMAGE as fault:
             raise DataError(
                 f"{member.shown} is no array of numbers: {shortened(str(fault))}",
                 "save it anew with `np.savez`",
@@ -132,15 +140,15 @@ def _read(member: Member) -> np.ndarray:
             )
         content = read_exactly(stream, math.prod(shape) * dtype.itemsize, member.shown)
         array = np.frombuffer(content, dtype)
-    return array.reshape(shape[::-1]).T if by_columns else array.reshape(shape)
+        return array.reshape(shape[::-1]).T if by_columns else array.reshape(shape)
 
 
 def _read_header(stream: ByteStream) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Return (shape, whether columns come first, type); numpy reads a header before it judges it.
 
     Raises:
-        ValueError: it is none of numpy's, or absurdly long.
-        KeyError: it is of an unknown version.
+        ValueError: it is none of numpy's, absurdly long, or of an absurd shape; likewise all
+            others of `HEADER_DAMAGE`.
     """
     version = np.lib.format.read_magic(stream)
     width, read_header = {
@@ -152,7 +160,7 @@ def _read_header(stream: ByteStream) -> tuple[tuple[int, ...], bool, np.dtype]:
     if size > HEADER_LIMIT:
         raise ValueError(f"its header is said to have {size:,} bytes")
     shape, by_columns, dtype = read_header(io.BytesIO(length + read_up_to(stream, size)))
-    if any(axis < 0 for axis in shape):
+    if not all(type(axis) is int and 0 <= axis < AXIS_LIMIT for axis in shape):
         raise ValueError(f"it would be of shape {shape}")
     return shape, by_columns, dtype
 

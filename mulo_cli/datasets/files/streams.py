@@ -4,6 +4,7 @@ import gzip
 import lzma
 import struct
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,7 +25,20 @@ DAMAGE = (
     IndexError,
     struct.error,
     RuntimeError,  # zipfile's word for an encrypted member, or packed in a way it does not know
+    MemoryError,  # a window for unpacking that no file of this size needs
 )
+
+HEADER_DAMAGE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    tokenize.TokenError,
+)
+"""What numpy says of a header that is none: it takes it for Python, and stumbles in many ways."""
 
 ARRAY_LIMIT = 16 * 2**30
 """Bytes of one array that are read into memory at most; ImageNet at 64x64 has 15.7e9."""

@@ -1,0 +1,1 @@
+"""Kills, full disks and damaged files: what was saved is never lost."""

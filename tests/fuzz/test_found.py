@@ -1,0 +1,213 @@
+"""What fuzzing has found, each with the smallest input that showed it."""
+
+import bz2
+import gzip
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mulo_cli.artefacts.foreign.files import read_foreign
+from mulo_cli.assembly.datasets import find_dataset
+from mulo_cli.datasets import text_files
+from mulo_cli.datasets.files import image_folders, streams
+from mulo_cli.datasets.files.archives import opened
+from mulo_cli.datasets.files.decoding import decode
+from mulo_cli.datasets.files.reading import read_images
+from mulo_cli.datasets.prepared import data_folder
+from mulo_cli.datasets.sentencepiece_models import load_model
+from mulo_cli.datasets.text_files import read_text
+from mulo_cli.errors import ArtefactError, DataError, RecipeError, UsageError, shortened
+from mulo_cli.recipes.grids import load_grid
+from mulo_cli.recipes.loading import load_recipe
+from mulo_cli.recipes.references import parse_named
+from mulo_cli.recipes.suites import load_suite
+from tests.datasets.image_files import image_bytes, pixels, write_zip
+from tests.fuzz.data_targets import npy
+from tests.fuzz.harness import attempt
+from tests.fuzz.mutations import deep
+from tests.fuzz.targets import TARGETS
+from tests.fuzz.weight_targets import BOMBS
+
+LONG_HEX = "0x" + "f" * 5_000
+"""A number that TOML's reader takes, and that Python refuses to spell."""
+
+LINES = {
+    "number": f"seed = {LONG_HEX}",
+    "scale": f"scale = {LONG_HEX}",
+    "table": "[" + ".".join(["a"] * 2_000) + "]",
+}
+
+
+@pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+def test_numbers_and_tables_beyond_all_bounds_are_no_toml_of_a_recipe_or_a_suite(tmp_path, line):
+    (tmp_path / "odd.toml").write_text(line)
+    for load in (load_recipe, load_suite):
+        with pytest.raises(RecipeError, match="is not valid TOML: it "):
+            load(str(tmp_path / "odd.toml"))
+
+
+def test_an_override_beyond_all_bounds_is_refused_with_its_key():
+    with pytest.raises(RecipeError, match="seed"):
+        load_recipe("multi-width", overrides=[f"seed={LONG_HEX}"])
+
+
+ABSURD = {
+    "400 digits": "9" * 400,
+    "5000 digits": "9" * 5_000,
+    "hexadecimal": LONG_HEX,
+    "open lists": "[" * 5_000,
+    "deep lists": "[" * 400 + "]" * 400,
+}
+
+
+@pytest.mark.parametrize("value", ABSURD.values(), ids=ABSURD)
+def test_a_grid_of_absurd_numbers_or_lists_is_an_error(tmp_path, value):
+    (tmp_path / "odd.toml").write_text(f"learning_rate = {value}")
+    with pytest.raises(RecipeError):
+        load_grid(str(tmp_path / "odd.toml"), "adamw")
+
+
+def test_what_cannot_be_spelled_can_be_shown_in_an_error():
+    assert shortened(int(LONG_HEX, 16)) == "(int)"
+    assert shortened(deep(100_000)) == "(list)"
+
+
+def test_a_home_that_nobody_has_is_no_crash(monkeypatch):
+    name = "~nobody-has-this-name/data"
+    with pytest.raises(UsageError):
+        find_dataset(name)
+    with pytest.raises(UsageError):
+        load_model(name)
+    monkeypatch.setenv("MULO_DATA_DIR", name)
+    assert data_folder() == Path(name)
+
+
+def test_a_long_run_of_spaces_is_read_at_once():
+    attempt(TARGETS["reference"], "a:" + " " * 120_000)
+    assert parse_named("a:  b  = c").options == {"b": "c"}
+
+
+HEADERS = {
+    "bracket that is not closed": "{'descr': (",
+    "text that is not closed": "'''",
+    "indented lines": "\t\n  x\n y",
+    "keys that cannot be sorted": "{1: 2, 'a': 3}",
+    "key that is a list": "{[]: 1}",
+    "nested too deep": "-" * 9_000 + "1",
+    "truth as an axis": "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 4, 4)}",
+    "more than 64 bits": "{'descr': '|u1', 'fortran_order': False, 'shape': (0, " + "9" * 23 + ")}",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_a_header_that_numpy_stumbles_over_is_an_error_of_the_file(tmp_path, header):
+    content = npy(header, bytes(16))
+    files = {f"{name}.npy": content for name in ("x_train", "y_train", "x_test", "y_test")}
+    with pytest.raises(DataError, match=r"'x_train\.npy' is no array of numbers"):
+        read_images(write_zip(tmp_path / "odd.npz", files))
+    assert attempt(TARGETS["prepared set"], ("text", "test_tokens.npy", content)) == "refused"
+
+
+def test_an_empty_array_that_would_be_too_large_otherwise_is_an_error(tmp_path):
+    shape = f"(0, {2**62}, 4)"
+    content = npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}")
+    files = {f"{name}.npy": content for name in ("x_train", "y_train", "x_test", "y_test")}
+    with pytest.raises(DataError, match=r"x_train\.npy' cannot be read"):
+        read_images(write_zip(tmp_path / "odd.npz", files))
+
+
+def tar_of(path: Path, *members: tuple[str, dict[str, str]]) -> Path:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, extended in members:
+            info = tarfile.TarInfo(name)
+            info.pax_headers = extended
+            archive.addfile(info)
+    return path
+
+
+def test_a_tar_whose_header_leads_back_to_itself_ends(tmp_path):
+    """Python's reader goes round for ever (CVE-2025-8194) where it has not been mended."""
+    path = tar_of(tmp_path / "round.tar", ("cat/1.png", {"size": "-1536"}))
+    with pytest.raises(DataError), opened(path) as members:
+        list(members)
+    assert attempt(TARGETS["tar"], path.read_bytes()) == "refused"
+
+
+def test_a_packed_tar_of_nothing_but_zeros_is_given_up_before_it_is_unpacked(tmp_path):
+    info = tarfile.TarInfo("zeros")
+    info.size = 2**33
+    path = tmp_path / "zeros.tar.bz2"
+    path.write_bytes(bz2.compress(info.tobuf() + bytes(2**20)))
+    with pytest.raises(DataError, match="unpack to 8,589,934,592 bytes"), opened(path) as members:
+        list(members)
+
+
+@pytest.mark.parametrize("number", range(len(BOMBS)))
+def test_a_small_pickle_that_copies_one_thing_without_end_is_an_error(tmp_path, number):
+    (tmp_path / "bomb.pickle").write_bytes(BOMBS[number])
+    with pytest.raises(ArtefactError, match=r"copies one thing|more bytes than the file"):
+        read_foreign(tmp_path / "bomb.pickle")
+
+
+def test_text_that_unpacks_to_more_than_memory_holds_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "available_memory", lambda: text_files.ROOM * 2**20)
+    (tmp_path / "bomb.txt.gz").write_bytes(gzip.compress(b"a\n" * 2**20))
+    with pytest.raises(DataError, match="makes this text larger"):
+        read_text(tmp_path / "bomb.txt.gz")
+
+
+def test_of_an_image_that_is_much_too_large_only_the_size_is_read():
+    """A picture of one colour takes a few thousand bytes, whatever its size."""
+    large = image_bytes(np.zeros((2_000, 2_000, 3), np.uint8))
+    assert len(large) < 20_000
+    blank = decode(large, "large.png", expected=(4, 4)).pixels
+    assert (blank.shape[:2], blank.strides[:2]) == ((2_000, 2_000), (0, 0))
+    assert decode(large, "large.png", expected=(2_000, 2_000)).pixels.strides[0] == 6_000
+
+
+def test_files_and_images_that_wait_to_be_decoded_have_a_bounded_size(tmp_path, monkeypatch):
+    batches: list[int] = []
+    decode_batch = image_folders._decode_batch
+
+    def counted(batch, *arguments):
+        batches.append(len(batch))
+        return decode_batch(batch, *arguments)
+
+    images = {f"{'ab'[i % 2]}/{i}.png": image_bytes(pixels(4, 4, 3, seed=i)) for i in range(40)}
+    path = write_zip(tmp_path / "images.zip", images)
+    usual = read_images(path)
+    monkeypatch.setattr(image_folders, "_decode_batch", counted)
+    monkeypatch.setattr(image_folders, "BATCH_BYTES", 150)
+    monkeypatch.setattr(image_folders, "AHEAD_BYTES", 1)
+    small = read_images(path)
+    assert max(batches) <= 3
+    np.testing.assert_array_equal(small.splits["train"]["inputs"], usual.splits["train"]["inputs"])
+
+
+def test_a_zip_that_needs_an_absurd_window_is_an_error_of_the_file(tmp_path, monkeypatch):
+    """LZMA's header may ask for 4 GiB of memory, which a bounded process does not get."""
+
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    path = write_zip(tmp_path / "x.zip", {"cat/a.png": b"x"})
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", no_memory)
+    with pytest.raises(DataError, match="cannot be read: MemoryError"), opened(path) as members:
+        streams.read_small(next(members), 10)
+
+
+ODD_RUNS = (
+    ("metrics", b"0\n"),
+    ("metrics", b'{"kind": "meta-step"}\n'),
+    ("environment.json", b'{"mulo": "0.1.0", "devices": ["cpu"], "resumed_under": 0}'),
+    ("environment.json", b"[" * 100_000),
+    ("launcher's variables", {"SLURM_PROCID": "9" * 5_000, "SLURM_STEP_NUM_TASKS": "2"}),
+)
+
+
+@pytest.mark.parametrize(("name", "value"), ODD_RUNS, ids=map(str, range(len(ODD_RUNS))))
+def test_odd_files_of_a_run_and_odd_launchers_are_read_or_refused(name, value):
+    assert attempt(TARGETS[name], value) in ("read", "refused")
