@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import suppress
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,9 @@ INTEGRITY = Path("integrity", "metadata")
 
 DRAFTS = ("*.draft", "*.orbax-checkpoint-tmp*")
 """What a kill may leave; the second ones of versions that let Orbax name them."""
+
+PAUSE_SECONDS, QUIET_PAUSES, MOST_PAUSES = 0.05, 6, 100
+"""After a write that failed: nobody writes any more if that many pauses in a row find no draft."""
 
 
 class BestTheta(NamedTuple):
@@ -105,8 +108,7 @@ class Checkpoints:
             self._newest_whole = step
             self._thin_out(step)
         except Exception as error:  # Orbax raises many kinds, from several threads
-            with suppress(OSError):
-                self._clear_drafts()  # a full disk gets its space back
+            self._clear_what_failed()
             raise _not_saved(self.directory, error) from error
 
     def restore_latest(self, abstract: RunState) -> Restored | None:
@@ -149,7 +151,7 @@ class Checkpoints:
     def _write(self, draft: Path, state: RunState) -> None:
         """Write a checkpoint, all of it to the disk, and see that it can be read."""
         shutil.rmtree(draft, ignore_errors=True)
-        (draft / INTEGRITY).parent.mkdir(parents=True)
+        (draft / INTEGRITY).parent.mkdir(parents=True, exist_ok=True)
         self._orbax.save((draft / STATE).absolute(), args=ocp.args.StandardSave(state))
         note = {"checksum": tree_checksum(state), "files": _file_checksums(draft)}
         (draft / INTEGRITY).write_text(json.dumps(note), "utf-8")
@@ -192,9 +194,23 @@ class Checkpoints:
             shutil.rmtree(draft)
 
     def _clear_drafts(self) -> None:
-        for pattern in DRAFTS:
-            for draft in self.directory.glob(pattern):
-                shutil.rmtree(draft)
+        for draft in self._drafts():
+            shutil.rmtree(draft)
+
+    def _clear_what_failed(self) -> None:
+        """Give a full disk its space back; Orbax's threads go on writing after its error."""
+        quiet = 0
+        for _ in range(MOST_PAUSES):
+            drafts = self._drafts()
+            for draft in drafts:
+                shutil.rmtree(draft, ignore_errors=True)
+            quiet = 0 if drafts else quiet + 1
+            if quiet == QUIET_PAUSES:
+                return
+            time.sleep(PAUSE_SECONDS)
+
+    def _drafts(self) -> list[Path]:
+        return [draft for pattern in DRAFTS for draft in self.directory.glob(pattern)]
 
 
 def _on_the_host(leaf: Array | np.ndarray | jax.ShapeDtypeStruct) -> np.ndarray:
