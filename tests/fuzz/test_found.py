@@ -29,7 +29,7 @@ from tests.fuzz.data_targets import npy
 from tests.fuzz.harness import attempt
 from tests.fuzz.mutations import deep
 from tests.fuzz.targets import TARGETS
-from tests.fuzz.weight_targets import BOMBS
+from tests.fuzz.weight_targets import BOMBS, TOWERS
 
 LONG_HEX = "0x" + "f" * 5_000
 """A number that TOML's reader takes, and that Python refuses to spell."""
@@ -150,6 +150,11 @@ def test_a_small_pickle_that_copies_one_thing_without_end_is_an_error(tmp_path, 
     (tmp_path / "bomb.pickle").write_bytes(BOMBS[number])
     with pytest.raises(ArtefactError, match=r"copies one thing|more bytes than the file"):
         read_foreign(tmp_path / "bomb.pickle")
+
+
+@pytest.mark.parametrize("number", range(len(TOWERS)))
+def test_a_small_pickle_that_takes_for_ever_to_hash_or_to_show_is_an_error(number):
+    assert attempt(TARGETS["pickle"], TOWERS[number]) == "refused"
 
 
 def test_text_that_unpacks_to_more_than_memory_holds_is_given_up(tmp_path, monkeypatch):

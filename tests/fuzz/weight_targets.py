@@ -150,7 +150,7 @@ _ARRAY = (
     b"cnumpy.core.numeric\n_frombuffer\n(h\x00cnumpy\ndtype\n\x8c\x02u1\x85R"
     b"J\x00\x00\x40\x00\x85\x8c\x01CtR"
 )
-_ITEMS = b"".join(b"M" + number.to_bytes(2, "little") + b"N" for number in range(4_000))
+_ITEMS = b"".join(b"\x8c\x04%04dN" % number for number in range(4_000))
 BOMBS = (
     b"\x80\x04X\x00\x00\x40\x00" + b"x" * 2**22 + b"q\x00(" + _CALL * 1_990 + b"l.",
     b"\x80\x04}q\x00(" + _ITEMS + b"u(" + _COPY * 490 + b"l.",
@@ -158,10 +158,30 @@ BOMBS = (
 )
 """Small programs that copy one thing very often."""
 
+_TOWER = b")" + b"2\x86" * 45
+"""Tuples, each of which holds the one before it twice: whoever hashes or shows it never ends."""
+
+TOWERS = tuple(
+    b"\x80\x04" + program.replace(b"TOWER", _TOWER) + b"."
+    for program in (
+        b"}TOWERNs",
+        b"}(TOWERNu",
+        b"(TOWERNd",
+        b"\x8f(TOWER\x90",
+        b"(TOWER\x91",
+        b"ccollections\nOrderedDict\n](TOWERN\x86e\x85R",
+        b"cnumpy\ndtype\nTOWER\x85R",
+        b"cnumpy\ndtype\n(TOWERltR",
+        b"TOWER",
+    )
+)
+
 PICKLE = st.one_of(
     mutated_bytes(PICKLES),
     st.sampled_from(_hostile()),
     mutated_bytes(_hostile()),
+    st.sampled_from(TOWERS),
+    mutated_bytes(TOWERS),
     st.lists(st.sampled_from(OPERATIONS), max_size=40).map(
         lambda parts: b"\x80\x04" + b"".join(parts)
     ),

@@ -3,7 +3,9 @@
 A pickle is a program. No global that it names is looked up: those on a short list of containers and
 arrays (NumPy's, JAX's, Haiku's) are replaced by stand-ins of this file, which make plain dicts
 and check every argument; any other is refused and named. Before that the program is read without
-being run, which finds cut and padded files and numbers that would exhaust the memory.
+being run, which finds cut and padded files and numbers that would exhaust the memory. It is run by
+Python's machine that is written in Python, because what is written in C would hash any key of a
+dict before it asks us: forty tuples, each holding the one before it twice, take for ever.
 """
 
 import functools
@@ -11,7 +13,7 @@ import io
 import pickle
 import pickletools
 from collections.abc import Callable, Mapping, Sized
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -27,6 +29,9 @@ from mulo_cli.artefacts.foreign.arrays import (
 
 FORBIDDEN = ("EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER")
 """Instructions that fetch something from outside of the file."""
+
+SETS = ("EMPTY_SET", "ADDITEMS", "FROZENSET")
+"""Instructions that hash what they are given, which no tree of arrays has a use for."""
 
 NAMING = ("GLOBAL", "INST")
 """Instructions that spell the global they ask for."""
@@ -61,6 +66,8 @@ def _read_without_running(content: bytes) -> None:
         for count, (opcode, argument, position) in enumerate(pickletools.genops(content)):
             end = (position or 0) + 1
             _check_instruction(opcode.name, argument, count)
+            if opcode.name == "FRAME" and argument > len(content) - end:
+                raise Malformed("it is cut off")
     except Malformed:
         raise
     except Exception as error:
@@ -74,6 +81,8 @@ def _check_instruction(name: str, argument: Any, count: int) -> None:
         raise Malformed(f"it has more than {MOST_NODES} instructions")
     if name in FORBIDDEN:
         raise Refused(f"it asks for something outside of the file (instruction {name})")
+    if name in SETS:
+        raise Malformed("it holds a set")
     if name in NAMING:
         _allowed(*argument.split(" ", 1))
     if name in STORING and argument > MOST_NODES:
@@ -92,7 +101,7 @@ def _allowed(module: str, name: str) -> "_Standin":
     return found
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
     """Python's own machine, with no way out, and with room for as much as the file can hold.
 
     A program may make a copy of one thing again and again, thousands of times as large as its file;
@@ -101,6 +110,10 @@ class _Unpickler(pickle.Unpickler):
     Args:
         content: of the file.
     """
+
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
 
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
@@ -121,6 +134,43 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         del pid
         raise Refused("it asks for something outside of the file")
+
+    def _set_item(self) -> None:
+        value, name = self.stack.pop(), self.stack.pop()
+        _named(self.stack[-1])[_name(name)] = value
+
+    def _set_items(self) -> None:
+        items = self.pop_mark()
+        _named(self.stack[-1]).update(_pairs(items))
+
+    def _make_dict(self) -> None:
+        items = self.pop_mark()
+        self.append(_pairs(items))
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.DICT[0]: _make_dict,
+    }
+    """Python's instructions; those that hash take names."""
+
+
+def _named(place: Any) -> dict[str, Any]:
+    if not isinstance(place, dict):
+        raise Malformed("it names a thing in something that is no mapping")
+    return place
+
+
+def _pairs(items: list[Any]) -> dict[str, Any]:
+    return dict(zip(map(_name, items[::2]), items[1::2], strict=True))
+
+
+def _name(name: Any) -> str:
+    """Return what can be hashed at once, and is all that a branch of a tree is called by."""
+    if not isinstance(name, str):
+        raise Malformed(f"a name is a {type(name).__name__}, not text")
+    return name
 
 
 class _Standin:
@@ -146,8 +196,10 @@ class _Dtype:
     def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
         del align, copy
         names = {np.dtype(name).str[1:]: name for name in DTYPES}
-        if code not in names:
-            raise Malformed(f"an array has type {printable(str(code))!r}, which is not read")
+        # hashing or showing what is not text may take for ever
+        if not isinstance(code, str) or code not in names:
+            told = printable(code) if isinstance(code, str) else f"({type(code).__name__})"
+            raise Malformed(f"an array has type {told!r}, which is not read")
         self._name, self._order = names[code], "<"
 
     def __setstate__(self, state: Any) -> None:
@@ -236,7 +288,8 @@ def _mapping(content: Any = ()) -> dict[Any, Any]:
     """A mapping of any kind becomes a dict."""
     if not isinstance(content, dict | list | tuple) or len(content) > MOST_NODES:
         raise Malformed("a mapping is made of something else")
-    return dict(content)
+    pairs = content.items() if isinstance(content, dict) else content
+    return {_name(name): value for name, value in pairs}
 
 
 def _nothing() -> bytes:
