@@ -15,6 +15,7 @@ SCREEN_LIBRARIES = {"typer", "rich"}
 FLOORS = {
     "types": 0,
     "errors": 0,
+    "bounded_files": 0,
     "folders": 0,
     "machine": 0,
     "processes": 0,
@@ -49,7 +50,9 @@ FORBIDDEN = {
 
 SAME_FLOOR_ALLOWED = {
     ("recipes", "errors"),
+    ("recipes", "bounded_files"),
     ("results", "errors"),
+    ("results", "bounded_files"),
     ("results", "machine"),
     ("processes", "errors"),
 }

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mulo_cli.artefacts.parity import Parity
+from mulo_cli.bounded_files import read_bounded
 from mulo_cli.errors import ArtefactError, shortened
 
 FORMAT = 2
@@ -122,11 +123,7 @@ def read_card(path: Path) -> Card:
 
 
 def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise ValueError(f"it has more than {LARGEST // 2**20} MiB")
-    return content.decode("utf-8")
+    return read_bounded(path, LARGEST).decode("utf-8")
 
 
 def _no_card(path: Path, why: str) -> ArtefactError:

@@ -21,6 +21,7 @@ from mulo_cli.artefacts.foreign.pylo import (
     RELEASED_MULO,
     decays_as_arrays,
 )
+from mulo_cli.bounded_files import read_bounded
 from mulo_cli.errors import ArtefactError, UsageError, shortened
 from mulo_cli.learned_optimizers.catalogue import LEARNED_OPTIMIZERS
 from mulo_cli.recipes.nearest import nearest_hint
@@ -195,11 +196,7 @@ def _toml(path: Path) -> dict[str, Any]:
 def small_text(path: Path, option: str) -> str:
     """Return a text that a user names."""
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_TEXT + 1)
-        if len(content) > LARGEST_TEXT:
-            raise UsageError(f"{option} {str(path)!r} has more than 1 MiB", "give another file")
-        return content.decode("utf-8")
+        return read_bounded(path, LARGEST_TEXT).decode("utf-8")
     except OSError as error:
         raise UsageError(
             f"{option} {str(path)!r} cannot be read: {error.strerror}",

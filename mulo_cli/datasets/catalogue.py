@@ -10,6 +10,7 @@ import numpy as np
 
 from mulo_cli.datasets.base import Dataset, Kind, digest_of
 from mulo_cli.datasets.embedded import digits, pydoc
+from mulo_cli.datasets.files.archives import refuse_special
 from mulo_cli.datasets.files.reading import ARCHIVES, looks_like_images, read_images
 from mulo_cli.datasets.images import channel_statistics, image_dataset
 from mulo_cli.datasets.options import (
@@ -173,6 +174,7 @@ def entry_at(path: Path) -> DatasetEntry:
     Raises:
         DataError: it is none of them.
     """
+    refuse_special(path)
     if is_prepared(path):
         return prepared_entry(path)
     if looks_like_images(path):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mulo_cli.bounded_files import read_bounded
 from mulo_cli.errors import RecipeError, shortened
-from mulo_cli.recipes.toml_files import parse_toml
+from mulo_cli.recipes.toml_files import MOST, parse_toml
 
 LIBRARY = Path(__file__).parent / "grids"
 
@@ -56,7 +57,7 @@ def load_grid(reference: str, optimizer: str) -> Grid:
     path = _path(reference, optimizer)
     hint = "a grid is TOML like: learning_rate = [1e-3, 1e-2]"
     try:
-        values = parse_toml(path.read_text("utf-8"))
+        values = parse_toml(read_bounded(path, MOST).decode("utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read grid {reference!r}: {error.strerror}", hint) from error
     except ValueError as error:  # of TOML, of UTF-8, of a file's name

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic
 
+from mulo_cli.bounded_files import refuse_special
 from mulo_cli.errors import DataError
 from mulo_cli.results.store import (
     Record,
@@ -54,6 +55,8 @@ class RecordFile(Generic[Record]):
         self._of, self._key = of, key
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                refuse_special(path, even_opened=True)  # what is there is read first
             path.open("a").close()
             content = path.read_bytes()
         except OSError as error:

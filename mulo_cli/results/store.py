@@ -13,6 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from mulo_cli.bounded_files import bounded_lines, refuse_special
 from mulo_cli.errors import DataError, OutputError, shortened
 from mulo_cli.results.records import EvaluationRow, to_plain
 
@@ -98,14 +99,20 @@ def _append(descriptor: int, line: bytes) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file up to the first line that was cut off or damaged."""
-    for line in path.read_text("utf-8", errors="replace").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            return
-        try:
-            yield json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
-            return
+    """Yield the records of a file up to the first line that was cut off or damaged.
+
+    Raises:
+        OSError: it cannot be read, or is neither a file nor a folder.
+    """
+    refuse_special(path)
+    with path.open("rb") as file:
+        for line in bounded_lines(file):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                return
 
 
 def read_rows(lines: Iterable[str], source: str) -> Iterator[EvaluationRow]:

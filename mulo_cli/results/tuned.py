@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from mulo_cli.bounded_files import MIB, read_bounded
 from mulo_cli.errors import DataError
 from mulo_cli.results.records import EvaluationRow
 
@@ -123,7 +124,7 @@ def read_tuned(path: Path) -> Tuned:
     """
     hint = "give a file that `mulo tune-adam` wrote"
     try:
-        return TypeAdapter(Tuned).validate_json(path.read_bytes())
+        return TypeAdapter(Tuned).validate_json(read_bounded(path, MIB))
     except OSError as error:
         raise DataError(f"cannot read {str(path)!r}: {error.strerror}", hint) from error
     except ValidationError as error:

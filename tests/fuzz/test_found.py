@@ -2,15 +2,21 @@
 
 import bz2
 import gzip
+import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mulo_cli.artefacts.card import read_card
 from mulo_cli.artefacts.foreign.files import read_foreign
 from mulo_cli.assembly.datasets import find_dataset
+from mulo_cli.assembly.weight_settings import small_text
 from mulo_cli.datasets import text_files
 from mulo_cli.datasets.files import image_folders, streams
 from mulo_cli.datasets.files.archives import opened
@@ -19,17 +25,29 @@ from mulo_cli.datasets.files.reading import read_images
 from mulo_cli.datasets.prepared import data_folder
 from mulo_cli.datasets.sentencepiece_models import load_model
 from mulo_cli.datasets.text_files import read_text
-from mulo_cli.errors import ArtefactError, DataError, RecipeError, UsageError, shortened
+from mulo_cli.errors import (
+    ArtefactError,
+    DataError,
+    MuloError,
+    RecipeError,
+    UsageError,
+    shortened,
+)
 from mulo_cli.recipes.grids import load_grid
 from mulo_cli.recipes.loading import load_recipe
 from mulo_cli.recipes.references import parse_named
 from mulo_cli.recipes.suites import load_suite
+from mulo_cli.recipes.toml_files import parse_toml
+from mulo_cli.results.row_file import RowFile
+from mulo_cli.results.store import append_record, read_lines
+from mulo_cli.results.tuned import read_tuned
 from tests.datasets.image_files import image_bytes, pixels, write_zip
 from tests.fuzz.data_targets import npy
 from tests.fuzz.harness import attempt
 from tests.fuzz.mutations import deep
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.weight_targets import BOMBS, TOWERS
+from tests.results.evaluation_rows import rows_of
 
 LONG_HEX = "0x" + "f" * 5_000
 """A number that TOML's reader takes, and that Python refuses to spell."""
@@ -216,3 +234,118 @@ ODD_RUNS = (
 @pytest.mark.parametrize(("name", "value"), ODD_RUNS, ids=map(str, range(len(ODD_RUNS))))
 def test_odd_files_of_a_run_and_odd_launchers_are_read_or_refused(name, value):
     assert attempt(TARGETS[name], value) in ("read", "refused")
+
+
+KEYS = {
+    "dotted": "a." * 100_000 + "a = 1",
+    "spaced": "a . " * 1_000 + "a = 1",
+    "quoted": '"a".' * 1_000 + "a = 1",
+    "of a table": "[" + "a." * 1_000 + "a]",
+    "in a table": "t = {" + "a." * 1_000 + "a = 1}",
+    "behind a text with a quote at its end": 't = [""""x"""", {' + "a." * 1_000 + "a = 1}]",
+    "behind a comment": "t = 1 # '\n" + "a." * 1_000 + "a = 1",
+}
+
+
+@pytest.mark.parametrize("text", KEYS.values(), ids=KEYS)
+def test_a_key_of_very_many_parts_is_refused_at_once(text):
+    with pytest.raises(ValueError, match="a key with more than 8 dots"):
+        parse_toml(text)
+
+
+def test_dots_that_are_in_no_key_are_not_counted():
+    dots = "." * 50
+    text = f"a = '{dots}' # {dots}\nb = [{'1.5, ' * 50}]\nc = '''{dots}\n'{dots}'''\nd.e.f = 1\n"
+    told = parse_toml(text)
+    assert (told["a"], told["b"][49], told["d"]) == (dots, 1.5, {"e": {"f": 1}})
+
+
+READERS = {
+    "recipe": load_recipe,
+    "suite": load_suite,
+    "grid": lambda path: load_grid(path, "adamw"),
+    "best values": lambda path: read_tuned(Path(path)),
+    "decays": lambda path: small_text(Path(path), "--decays"),
+    "card": lambda path: read_card(Path(path)),
+    "output": lambda path: RowFile(Path(path)),
+    "data": find_dataset,
+    "images": lambda path: read_images(Path(path)),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_pipe_or_a_device_is_neither_waited_for_nor_read_without_end(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    for name in ("pipe.toml", "zero.toml"):
+        with pytest.raises(MuloError, match="neither a file nor a folder") as refused:
+            read(str(tmp_path / name))
+        assert refused.value.hint
+
+
+def test_a_recipe_by_its_bare_name_that_is_a_pipe_is_said_to_be_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(RecipeError, match="it is a pipe"):
+        load_recipe("pipe")
+
+
+def test_metrics_that_are_no_file_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(OSError, match="it is a pipe"):
+        next(read_lines(tmp_path / "metrics.jsonl"))
+
+
+@pytest.mark.parametrize("load", [load_recipe, load_suite, lambda path: load_grid(path, "adamw")])
+def test_toml_of_more_than_a_mebibyte_is_refused(tmp_path, load):
+    with (tmp_path / "large.toml").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(RecipeError, match="more than 1 MiB"):
+        load(str(tmp_path / "large.toml"))
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        parse_toml("#" * (2**20 + 1))
+
+
+def test_a_recipe_may_come_out_of_a_pipe_that_is_open_already():
+    reader, writer = os.pipe()
+    os.write(writer, b'extends = "multi-width"\nseed = 7\n')
+    os.close(writer)
+    try:
+        assert load_recipe(f"/dev/fd/{reader}").seed == 7
+    finally:
+        os.close(reader)
+
+
+RANK = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_AS, ({2**31}, {2**31}))
+from mulo_cli.cli.app import main
+main()
+"""
+
+
+def ranked(*files: str, **opened: Any) -> tuple[int, str]:
+    """Run `mulo rank` in bounded memory; return its exit code and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-c", RANK, "rank", *files], capture_output=True, timeout=60, **opened
+    )
+    return done.returncode, done.stderr.decode()
+
+
+ENDLESS = {"/dev/zero": "a line has more than 16 MiB", "/dev/urandom": "is not text"}
+
+
+@pytest.mark.parametrize(("source", "said"), ENDLESS.items(), ids=ENDLESS)
+def test_rank_reads_any_number_of_lines_and_none_of_any_length(source, said):
+    code, told = ranked(source)
+    assert (code, said in told) == (1, True), told
+
+
+def test_rank_reads_pipes_that_are_open_already(tmp_path):
+    reader, writer = os.pipe()
+    for row in rows_of({"adamw": (1.0, 2.0), "muadam": (1.5, 2.5)}):
+        append_record(Path(f"/dev/fd/{writer}"), row)
+    os.close(writer)
+    code, told = ranked(f"/dev/fd/{reader}", pass_fds=(reader,))
+    os.close(reader)
+    assert code == 0, told

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -140,25 +141,27 @@ def _all_rows(terminal: Terminal, sources: list[str]) -> list["EvaluationRow"]:
     return rows
 
 
-def _lines(terminal: Terminal, source: str) -> list[str]:
-    """Return the lines of a text; only a line feed ends one.
+def _lines(terminal: Terminal, source: str) -> Iterator[str]:
+    """Yield the lines of a text; only a line feed ends one.
 
     A row at the very end that was cut off is left out: its process was killed, or is writing it.
     """
     from mulo_cli.errors import DataError
 
-    content = _content(source)
-    try:
-        *lines, rest = content.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{_called(source)} is not text: byte {error.start} is not UTF-8",
-            "give a file that `mulo evaluate` wrote with --output",
-        ) from error
-    if _is_cut_off(rest):
-        terminal.warning(f"the last line of {_called(source)} is cut off, and left out")
-        return lines
-    return [*lines, rest]
+    before = 0
+    for line in _content(source):
+        try:
+            text = line.decode("utf-8" if before else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{_called(source)} is not text: byte {before + error.start} is not UTF-8",
+                "give a file that `mulo evaluate` wrote with --output",
+            ) from error
+        if not text.endswith("\n") and _is_cut_off(text):
+            terminal.warning(f"the last line of {_called(source)} is cut off, and left out")
+            return
+        before += len(line)
+        yield text
 
 
 def _is_cut_off(rest: str) -> bool:
@@ -174,11 +177,17 @@ def _is_cut_off(rest: str) -> bool:
     return False
 
 
-def _content(source: str) -> bytes:
+def _content(source: str) -> Iterator[bytes]:
+    """Yield lines as they are; a pipe may be the source, and is waited for."""
+    from mulo_cli.bounded_files import bounded_lines
     from mulo_cli.errors import DataError
 
     try:
-        return sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
+        if source == STDIN:
+            yield from bounded_lines(sys.stdin.buffer)
+        else:
+            with Path(source).open("rb") as file:
+                yield from bounded_lines(file)
     except IsADirectoryError as error:
         raise DataError(f"{_called(source)} is a folder", "give the files of rows in it") from error
     except OSError as error:

@@ -71,6 +71,19 @@ class BoundedTarInfo(tarfile.TarInfo):
         return info
 
 
+def refuse_special(path: Path) -> None:
+    """Refuse what would be waited for.
+
+    Raises:
+        DataError: it is a pipe or a device, and no file or folder.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(
+            f"{shortened_path(path)} is neither a file nor a folder",
+            "data are read more than once: write what comes out of a pipe to a file first",
+        )
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Iterator[Member]]:
     """List the members of a folder, a zip or a tar; another file is its only member.
@@ -84,6 +97,7 @@ def opened(path: Path) -> Iterator[Iterator[Member]]:
     Raises:
         DataError: it is missing, damaged or cannot be read.
     """
+    refuse_special(path)
     with unreadable(shortened_path(path)):
         if path.is_dir():
             yield _numbered(_walk(path, (), ()))
