@@ -6,7 +6,10 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
+import tracemalloc
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from mulo_cli.artefacts.foreign.files import read_foreign
 from mulo_cli.assembly.datasets import find_dataset
 from mulo_cli.assembly.weight_settings import small_text
 from mulo_cli.datasets import text_files
-from mulo_cli.datasets.files import image_folders, streams
+from mulo_cli.datasets.files import decoding, image_folders, streams
 from mulo_cli.datasets.files.archives import opened
 from mulo_cli.datasets.files.decoding import decode
 from mulo_cli.datasets.files.reading import read_images
@@ -208,6 +211,43 @@ def test_files_and_images_that_wait_to_be_decoded_have_a_bounded_size(tmp_path, 
     small = read_images(path)
     assert max(batches) <= 3
     np.testing.assert_array_equal(small.splits["train"]["inputs"], usual.splits["train"]["inputs"])
+
+
+@pytest.mark.parametrize(("side", "together"), [(100, 2), (1_000, 1)])
+def test_threads_share_the_memory_that_decoding_takes(tmp_path, monkeypatch, side, together):
+    """A few kilobytes of png unpack to hundreds of megabytes, on every core at the same time."""
+    now, most = Counter(), []
+
+    def plain(image):
+        now["decoding"] += 1
+        most.append(now["decoding"])
+        time.sleep(0.02)
+        now["decoding"] -= 1
+        return usual(image)
+
+    usual = decoding._plain
+    monkeypatch.setattr(decoding, "_plain", plain)
+    monkeypatch.setattr(image_folders, "usable_cores", lambda: 8)
+    monkeypatch.setattr(image_folders, "BATCH", 1)
+    monkeypatch.setattr(image_folders, "DECODING_BYTES", 2 * decoding.RICH_BYTES * 100**2)
+    large = np.zeros((side, side, 4), np.uint8)
+    images = {f"{'ab'[i % 2]}/{i}.png": image_bytes(large) for i in range(16)}
+    stored = read_images(write_zip(tmp_path / "small.zip", images), resize=4)
+    assert stored.splits["train"]["inputs"].shape[1:] == (4, 4, 3)
+    assert max(most) <= together
+
+
+def test_an_image_of_16_bits_is_not_copied_in_64():
+    content = image_bytes(np.full((1_000, 1_000), 0x1234, np.uint16))
+    decode(content, "x.png", 8)
+    tracemalloc.start()
+    try:
+        pixels = decode(content, "x.png", 8).pixels
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (pixels == 0x12).all()
+    assert most < 8 * 1_000**2
 
 
 def test_a_zip_that_needs_an_absurd_window_is_an_error_of_the_file(tmp_path, monkeypatch):

@@ -4,12 +4,14 @@ The only file that imports it; functions import this one when the first image co
 """
 
 import io
+from contextlib import nullcontext
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from mulo_cli.datasets.files.pictures import MAGIC_SIZE, Picture, is_image
+from mulo_cli.datasets.files.room import Room
 from mulo_cli.errors import DataError, shortened
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
@@ -23,12 +25,22 @@ DRAFT_GAP = 2
 """A jpeg may be decoded at 1/2, 1/4 or 1/8 of its size, while it stays so many times as large as
 what it is resized to: much faster, and hardly seen."""
 
+PLAIN_BYTES = 12
+"""Of each pixel while an image is decoded, as measured, and rounded up."""
+
+RICH_BYTES = 24
+"""The same of what is transparent, and of webp, whose decoder keeps two frames."""
+
 BACKGROUND = (255, 255, 255, 255)
 """Transparent images are laid on white."""
 
 
 def decode(
-    content: bytes, shown: str, resize: int = 0, expected: tuple[int, int] | None = None
+    content: bytes,
+    shown: str,
+    resize: int = 0,
+    expected: tuple[int, int] | None = None,
+    room: Room | None = None,
 ) -> Picture:
     """Decode one image; of several frames the first. An orientation in EXIF is not applied.
 
@@ -38,6 +50,7 @@ def decode(
         resize: side in pixels that rows and columns are both brought to; 0 keeps them.
         expected: columns and rows that it is to have; of another one that is large nothing but
             the size is read, and its pixels are blank.
+        room: memory shared with other threads; an image is decoded when there is enough for it.
 
     Raises:
         DataError: it is no image, damaged, or absurdly large.
@@ -56,10 +69,11 @@ def decode(
                 return Picture(np.broadcast_to(np.uint8(0), size[::-1]), None, size)
             if resize:
                 image.draft(None, (DRAFT_GAP * resize, DRAFT_GAP * resize))
-            plain, conversion = _plain(image)
-            if resize and plain.size != (resize, resize):
-                plain = plain.resize((resize, resize), resampling(plain.size, resize))
-            return Picture(np.asarray(plain), conversion, size)
+            with room.taken(_bytes_of(image, size)) if room else nullcontext():
+                plain, conversion = _plain(image)
+                if resize and plain.size != (resize, resize):
+                    plain = plain.resize((resize, resize), resampling(plain.size, resize))
+                return Picture(np.asarray(plain), conversion, size)
     except Exception as fault:  # decoders of foreign bytes raise whatever they stumble over
         raise DataError(
             f"{shown} cannot be decoded: {shortened(str(fault))}",
@@ -93,6 +107,18 @@ def resampling(size: tuple[int, int], side: int) -> Image.Resampling:
     return Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
 
 
+def _bytes_of(image: Image.Image, size: tuple[int, int]) -> int:
+    """Return how much memory an image takes while it is decoded, by its header.
+
+    Args:
+        image: not decoded yet; may be drafted.
+        size: of the file's image. A progressive jpeg is kept whole, whatever becomes of it.
+    """
+    columns, rows = size if "progressive" in image.info else image.size
+    rich = image.format == "WEBP" or image.has_transparency_data
+    return columns * rows * (RICH_BYTES if rich else PLAIN_BYTES)
+
+
 def _plain(image: Image.Image) -> tuple[Image.Image, tuple[str, str] | None]:
     """Return a greyscale or an RGB image, and what kind was read in what other way."""
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
@@ -101,8 +127,8 @@ def _plain(image: Image.Image) -> tuple[Image.Image, tuple[str, str] | None]:
     if image.mode == "1":
         return image.convert("L"), ("black-and-white image", "read as greyscale")
     if image.mode.startswith("I"):
-        high = np.asarray(image).astype(np.int64) >> 8
-        plain = Image.fromarray(np.clip(high, 0, 255).astype(np.uint8))
+        high = np.asarray(image) >> 8  # of 16 bits or, signed, of 32; in place, for large ones
+        plain = Image.fromarray(np.clip(high, 0, 255, out=high).astype(np.uint8))
         return plain, ("greyscale image of 16 bits", "read with 8 bits")
     if image.has_transparency_data:
         whole = image.convert("RGBA")

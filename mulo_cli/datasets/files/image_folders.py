@@ -12,6 +12,7 @@ from mulo_cli.datasets.files.image_layout import Example, lay_out
 from mulo_cli.datasets.files.labelled import counted
 from mulo_cli.datasets.files.members import Member
 from mulo_cli.datasets.files.pictures import MAGIC_SIZE, Picture, is_image
+from mulo_cli.datasets.files.room import Room
 from mulo_cli.datasets.files.streams import array_limit, first_bytes, read_small
 from mulo_cli.datasets.stored import StoredImages
 from mulo_cli.errors import DataError
@@ -35,6 +36,10 @@ AHEAD = 4
 
 AHEAD_BYTES = 2**29
 """Bytes of files and of decoded images that may wait: a small archive may unpack to large ones."""
+
+DECODING_BYTES = 2**31
+"""Bytes of memory that all threads together take to decode what they have; the largest image of
+all takes three quarters of them alone."""
 
 Packed: TypeAlias = tuple[int, bytes, str]
 """A row, the file of its image, and the file's name for errors."""
@@ -164,7 +169,8 @@ def _pictures(examples: Sequence[Example], resize: int) -> Iterator[tuple[int, P
     one comes alone: whether there is memory for all is known before the others are decoded.
     """
     order = iter(sorted(range(len(examples)), key=lambda row: examples[row].member.place))
-    ((_, first),) = told = _decode_batch([_packed(next(order), examples)], resize, None)
+    room = Room(DECODING_BYTES)
+    ((_, first),) = told = _decode_batch([_packed(next(order), examples)], resize, None, room)
     yield from told
     expected = None if resize else first.original
     number = max(1, min(BATCH, BATCH_BYTES // max(1, first.pixels.nbytes)))
@@ -174,7 +180,7 @@ def _pictures(examples: Sequence[Example], resize: int) -> Iterator[tuple[int, P
         try:
             for batch in _batches((_packed(row, examples) for row in order), number):
                 size = sum(len(content) for _, content, _ in batch) + number * first.pixels.nbytes
-                waiting.append((size, pool.submit(_decode_batch, batch, resize, expected)))
+                waiting.append((size, pool.submit(_decode_batch, batch, resize, expected, room)))
                 while len(waiting) > AHEAD * workers or _size_of(waiting) > AHEAD_BYTES:
                     yield from waiting.popleft()[1].result()
             while waiting:
@@ -205,8 +211,8 @@ def _size_of(waiting: Iterable[tuple[int, object]]) -> int:
 
 
 def _decode_batch(
-    batch: list[Packed], resize: int, expected: tuple[int, int] | None
+    batch: list[Packed], resize: int, expected: tuple[int, int] | None, room: Room
 ) -> list[tuple[int, Picture]]:
     from mulo_cli.datasets.files.decoding import decode  # Pillow, only wanted here
 
-    return [(row, decode(content, shown, resize, expected)) for row, content, shown in batch]
+    return [(row, decode(content, shown, resize, expected, room)) for row, content, shown in batch]
