@@ -12,6 +12,7 @@ import typer
 from hypothesis import strategies as st
 
 from mulo_cli.cli import app as front
+from mulo_cli.cli import distributed
 from mulo_cli.cli.outcome import ExitCode
 from mulo_cli.cli.terminal import Terminal
 from mulo_cli.errors import MuloError
@@ -25,6 +26,7 @@ WORKING = (
     ("mulo_cli.studies.evaluate", ("evaluate",)),
     ("mulo_cli.studies.costs", ("training_costs",)),
     ("mulo_cli.meta_training.meta_loop", ("meta_train",)),
+    ("mulo_cli.cli.distributed", ("_meet",)),
     ("mulo_cli.assembly.doctor", ("examine",)),
     ("mulo_cli.assembly.data_reports", ("list_datasets",)),
 )
@@ -39,6 +41,22 @@ class _GotThere(MuloError):
 
 def _works(*_: object, **__: object) -> None:
     raise _GotThere("the work would begin", "nothing is to be done")
+
+
+class _Ended(BaseException):
+    """One of several processes would end, without a word to Python.
+
+    Args:
+        code: its exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def _end(code: int) -> None:
+    raise _Ended(code)
 
 
 def _crash(_terminal: Terminal, error: Exception) -> int:
@@ -59,6 +77,8 @@ FILES = {
 
 COMMANDS = (
     ("meta-train", "--dry-run"),
+    ("meta-train",),
+    ("meta-train", "--num-processes", "4", "--process-id", "1", "--coordinator"),
     ("evaluate", "--dry-run"),
     ("evaluate",),
     ("coord-check",),
@@ -149,6 +169,11 @@ WORDS = (
     "words.txt:tokens=bytes",
     "x.zip:resize=0",
     "words.txt:unit=word",
+    "localhost:1234",
+    "[::1]:99999",
+    "nowhere",
+    ":",
+    "a:b:c",
 )
 
 
@@ -186,6 +211,8 @@ def _world(folder: Path) -> Iterator[None]:
             for name in names:
                 patch.setattr(importlib.import_module(module), name, _works, raising=False)
         patch.setattr(front, "render_crash", _crash)
+        patch.setattr(distributed, "render_crash", _crash)
+        patch.setattr(distributed, "_end_at_once", _end)
         patch.setenv("MULO_DATA_DIR", str(folder / "data"))
         patch.setenv("COLUMNS", "100")
         patch.setenv("HOME", str(folder))
@@ -214,6 +241,8 @@ def command(arguments: list[str], folder: Path) -> None:
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
         try:
             code = front.run(Terminal())
+        except _Ended as ended:
+            code = ended.code
         except SystemExit as error:
             raise Finding("command line: it ended the process") from error
     if code not in CODES:
