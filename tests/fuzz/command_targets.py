@@ -26,6 +26,7 @@ WORKING = (
     ("mulo_cli.studies.evaluate", ("evaluate",)),
     ("mulo_cli.studies.costs", ("training_costs",)),
     ("mulo_cli.meta_training.meta_loop", ("meta_train",)),
+    ("mulo_cli.meta_training.budget", ("estimate_budget",)),
     ("mulo_cli.cli.distributed", ("_meet",)),
     ("mulo_cli.assembly.doctor", ("examine",)),
     ("mulo_cli.assembly.data_reports", ("list_datasets",)),
