@@ -1,7 +1,9 @@
 """Fuzzing for as long as one likes: `python -m tests.fuzz.campaign --minutes 4 [--only NAME ...]`.
 
 Targets are tried in a process with bounded memory. A finding does not end it: findings are
-told apart by what happened and where, and the smallest input of each is kept.
+told apart by what happened and where, and the smallest input of each is kept. What is written in C
+and never ends does end it: that is counted, another process goes on with the next target, and with
+`--keep` the input is in `NAME-latest.pickle`.
 """
 
 import argparse
@@ -100,11 +102,15 @@ def _tried(name: str, seconds: float, first_seed: int, keep: Path | None) -> dic
     findings: dict[str, int] = {}
     smallest: dict[str, bytes] = {}
     end = time.monotonic() + seconds
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
 
     def once(value: Any) -> None:
         if time.monotonic() > end:
             return
         counts["tried"] += 1
+        if keep is not None:
+            (keep / f"{_file_name(name)}-latest.pickle").write_bytes(pickle.dumps(value))
         try:
             counts[attempt(target, value)] += 1
         except Finding as finding:
@@ -126,13 +132,15 @@ def _tried(name: str, seconds: float, first_seed: int, keep: Path | None) -> dic
         seed(number)(settings_(given(target.inputs)(once)))()
         number += 1
     if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
+        (keep / f"{_file_name(name)}-latest.pickle").unlink(missing_ok=True)
         for place, stored in enumerate(smallest.values()):
-            (keep / f"{name.replace(' ', '-').replace('/', '-')}-{place}.pickle").write_bytes(
-                stored
-            )
-        (keep / f"{name.replace('/', '-')}.txt").write_text("\n".join(smallest))
+            (keep / f"{_file_name(name)}-{place}.pickle").write_bytes(stored)
+        (keep / f"{_file_name(name)}.txt").write_text("\n".join(smallest))
     return {**counts, "findings": findings}
+
+
+def _file_name(name: str) -> str:
+    return name.replace(" ", "-").replace("/", "-")
 
 
 if __name__ == "__main__":
