@@ -53,14 +53,16 @@ class _Launcher:
     count: str
 
 
+KUBERNETES = _Launcher("Kubernetes", "JOB_COMPLETION_INDEX", "MULO_NUM_PROCESSES")
+"""It tells no count: the manifest must set `MULO_NUM_PROCESSES`."""
+
 LAUNCHERS = (
     _Launcher("Slurm", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
     _Launcher("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     _Launcher("Cloud TPU", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES"),
-    _Launcher("Kubernetes", "JOB_COMPLETION_INDEX", "MULO_NUM_PROCESSES"),
+    KUBERNETES,
 )
-"""Slurm tells the tasks of a step: in an allocation without `srun` there is but one process.
-Kubernetes tells no count; the manifest must set `MULO_NUM_PROCESSES`."""
+"""Slurm tells the tasks of a step: in an allocation without `srun` there is but one process."""
 
 
 def place_of(
@@ -91,8 +93,13 @@ def place_in_environment(environ: Mapping[str, str]) -> Place | None:
     """Return the place that a launcher tells; None where there is none, or but one process.
 
     Raises:
-        UsageError: the variables hold something that is no place.
+        UsageError: the variables hold something that is no place, or half of one.
     """
+    if KUBERNETES.index in environ and KUBERNETES.count not in environ:
+        raise UsageError(
+            f"{KUBERNETES.index} says that this is one pod of a job, and nobody tells of how many",
+            f"set {KUBERNETES.count} to the job's completions, or give --alone",
+        )
     for launcher in LAUNCHERS:
         if launcher.index in environ and launcher.count in environ:
             count = _count(launcher, environ)

@@ -58,6 +58,16 @@ def test_every_link_between_documents_leads_somewhere():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_readme_leads_to_every_document():
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert page.relative_to(ROOT).as_posix() in text("README.md")
+
+
+def test_no_document_has_a_gap():
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]:
+        assert not re.findall(r"@[A-Z]+@|TODO|FIXME", page.read_text("utf-8")), page.name
+
+
 def test_the_changelog_has_a_place_for_the_next_change():
     assert "## [Unreleased]" in text("CHANGELOG.md")
     assert tomllib.loads(text("pyproject.toml"))["project"]["version"]

@@ -44,6 +44,13 @@ def test_what_is_no_place_is_refused(index, count):
         place_of(index, count, {})
 
 
+def test_a_pod_that_is_not_told_of_the_others_does_not_take_itself_for_alone():
+    environ = {"JOB_COMPLETION_INDEX": "0"}
+    with pytest.raises(UsageError, match="one pod of a job"):
+        place_of(None, None, environ)
+    assert place_of(None, None, environ, alone=True) == ALONE
+
+
 @pytest.mark.parametrize("text", ["", "two", "-1", "1e9", "²", "9" * 5_000])
 def test_a_variable_that_is_no_number_is_named(text):
     with pytest.raises(UsageError, match="SLURM_PROCID"):

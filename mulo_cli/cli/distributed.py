@@ -12,17 +12,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
+from mulo_cli.cli.aborts import abort_ends_by
 from mulo_cli.cli.outcome import ExitCode
-from mulo_cli.cli.render import render_crash, render_error
+from mulo_cli.cli.render import file_error, render_crash, render_error
 from mulo_cli.cli.terminal import Terminal, flush_stdout
-from mulo_cli.errors import MuloError, UsageError
+from mulo_cli.errors import MuloError, UsageError, shortened
 from mulo_cli.processes import ALONE, Place, place_of
+
+MEETING_SECONDS = 300
+"""How long processes wait for each other at the beginning."""
 
 HEARTBEAT_SECONDS = 30
 """Silence after which a process is taken for dead."""
 
 PARTING_SECONDS = 300
 """How long a process that is done waits for the others to be: one may still write the artefact."""
+
+ADDRESS = r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):(\d{1,5})"
+"""HOST:PORT; an IPv6 host has brackets."""
+
+MOST_PORT = 65_535
 
 CONNECTION = r"(?i)gloo|nccl|unavailable|deadline|connection|coordination service|socket|peer"
 """What errors of connections speak of."""
@@ -88,6 +97,7 @@ def crew_of(
             "start it with srun, mpirun or on a TPU pod, or give --coordinator HOST:PORT, "
             "--num-processes and --process-id",
         )
+    _refuse_bad_address(coordinator)
     if place.count == 1 and coordinator is not None:
         raise UsageError(
             "--coordinator is for several processes", "add --num-processes and --process-id"
@@ -100,6 +110,22 @@ def crew_of(
     return Crew(place, coordinator)
 
 
+def _refuse_bad_address(coordinator: str | None) -> None:
+    """Refuse what is no HOST:PORT: jax would wait for it, or end in C++.
+
+    Raises:
+        UsageError: always then.
+    """
+    if coordinator is None:
+        return
+    found = re.fullmatch(ADDRESS, coordinator, re.ASCII)
+    if found is None or not 1 <= int(found[2]) <= MOST_PORT:
+        raise UsageError(
+            f"--coordinator {shortened(coordinator)} is no HOST:PORT",
+            "give an address of process 0, for example first.example:1234",
+        )
+
+
 @contextmanager
 def together(terminal: Terminal, crew: Crew) -> Iterator[None]:
     """Work with the other processes for as long as the context lasts; call before jax is used.
@@ -109,46 +135,84 @@ def together(terminal: Terminal, crew: Crew) -> Iterator[None]:
     if crew.alone:
         yield
         return
-    try:
-        _meet(crew)
-        yield
-    except KeyboardInterrupt:
-        _end_at_once(ExitCode.INTERRUPTED)
-    except MuloError as error:
-        _end_at_once(render_error(terminal, error))
-    except Exception as error:
-        if _is_from_afar(error):
-            _end_at_once(render_error(terminal, LOST))
-        _end_at_once(render_crash(terminal, error))
-    _part()
+    if_aborted = _not_met(crew, f"they were not found within {MEETING_SECONDS} s")
+    with abort_ends_by(lambda: _end_at_once(render_error(terminal, if_aborted))):
+        try:
+            _meet(crew)
+            if_aborted = LOST
+            yield
+        except KeyboardInterrupt:
+            _end_at_once(ExitCode.INTERRUPTED)
+        except Exception as error:
+            _end_at_once(_render(terminal, error))
+        _part()
+
+
+def _render(terminal: Terminal, error: Exception) -> int:
+    """Tell an error of one of several processes; return the exit code."""
+    if isinstance(error, MuloError):
+        return render_error(terminal, error)
+    if _is_from_afar(error):
+        return render_error(terminal, LOST)
+    if isinstance(error, OSError):
+        return render_error(terminal, file_error(error))
+    return render_crash(terminal, error)
+
+
+def refuse_unlike(crew: Crew, digest: str, what: str) -> None:
+    """Stop, in all processes alike, where they have not all been told the same.
+
+    Args:
+        crew: of this command.
+        digest: of what must be equal, in hexadecimal digits.
+        what: the name of that, for the error.
+
+    Raises:
+        UsageError: a process has another digest.
+    """
+    from mulo_cli.meta_training.crossing import same_everywhere
+
+    if crew.alone or same_everywhere(digest):
+        return
+    _part()  # all raise: nobody need take the others' end for an accident
+    raise UsageError(
+        f"the processes of this run have different {what}",
+        "start all of them with the same options and the same versions",
+    )
 
 
 def _meet(crew: Crew) -> None:
-    """Join the others.
+    """Join the others; if they are not found in time, jax ends the process by SIGABRT.
 
     Raises:
-        MuloError: they were not found in time.
+        MuloError: nobody tells where they are.
     """
     import jax
 
-    explicit = {} if crew.coordinator is None else {
-        "coordinator_address": crew.coordinator,
-        "num_processes": crew.place.count,
-        "process_id": crew.place.index,
-    }  # fmt: skip
+    one_device = os.environ.get("CUDA_VISIBLE_DEVICES", "").isdecimal()
     try:
         jax.distributed.initialize(
-            **explicit,
+            coordinator_address=crew.coordinator,
+            num_processes=crew.place.count,
+            process_id=crew.place.index,
+            # a launcher that shows each process one device calls it 0 everywhere; jax asks for the
+            # device that has the process' number on its host
+            local_device_ids=[0] if one_device else None,
+            initialization_timeout=MEETING_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=PARTING_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MuloError(
-            f"process {crew.place.index} of {crew.place.count} cannot join the others: {first}",
-            "give --coordinator HOST:PORT, an address of process 0 that all processes can reach, "
-            "and start all of them within five minutes",
-        ) from error
+        raise _not_met(crew, first) from error
+
+
+def _not_met(crew: Crew, why: str) -> MuloError:
+    return MuloError(
+        f"process {crew.place.index} of {crew.place.count} cannot join the others: {why}",
+        "give --coordinator HOST:PORT, an address of process 0 that all processes can reach, and "
+        f"start all of them within {MEETING_SECONDS // 60} minutes",
+    )
 
 
 def _part() -> None:
@@ -163,7 +227,8 @@ def _part() -> None:
 
 def _is_from_afar(error: Exception) -> bool:
     """Whether an error is that of a connection; jax raises several kinds, by version."""
-    return re.search(CONNECTION, str(error)) is not None
+    kind = isinstance(error, (RuntimeError, ValueError, ConnectionError))
+    return kind and re.search(CONNECTION, str(error)) is not None
 
 
 def _end_at_once(code: int) -> NoReturn:

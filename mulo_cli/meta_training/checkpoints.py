@@ -155,7 +155,7 @@ class Checkpoints:
         self._orbax.save((draft / STATE).absolute(), args=ocp.args.StandardSave(state))
         note = {"checksum": tree_checksum(state), "files": _file_checksums(draft)}
         (draft / INTEGRITY).write_text(json.dumps(note), "utf-8")
-        for path in draft.rglob("*"):
+        for path in (draft, *draft.rglob("*")):
             _to_disk(path)
         if self._read(draft, state) is None:
             raise OSError("what was written cannot be read back")

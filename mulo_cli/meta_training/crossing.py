@@ -44,9 +44,20 @@ def everybodys(
     return {key: told[owner, place] for place, (key, owner) in enumerate(owners.items())}
 
 
+def most(number: int) -> int:
+    """Return the largest number that any process has."""
+    return number if alone() else int(multihost_utils.process_allgather(np.array(number)).max())
+
+
 def anybody(said: bool) -> bool:
     """Whether any process says yes."""
-    return said if alone() else bool(multihost_utils.process_allgather(np.array(said)).any())
+    return bool(most(int(said)))
+
+
+def same_everywhere(digest: str) -> bool:
+    """Whether all processes have the same digest (hexadecimal digits); all learn the same."""
+    mine = np.frombuffer(bytes.fromhex(digest), np.uint8)
+    return not anybody(not np.array_equal(sent(mine, 0), mine))
 
 
 def sent(tree: Tree, sender: int) -> Tree:

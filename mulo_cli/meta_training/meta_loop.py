@@ -12,7 +12,7 @@ import numpy as np
 from mulo_cli.artefacts.trees import tree_checksum
 from mulo_cli.errors import NumericalError
 from mulo_cli.meta_training.checkpoints import BestTheta, Checkpoints, Restored, RunState
-from mulo_cli.meta_training.crossing import anybody, sent
+from mulo_cli.meta_training.crossing import anybody, same_everywhere, sent
 from mulo_cli.meta_training.engine import (
     Engine,
     Placed,
@@ -110,6 +110,7 @@ def meta_train(
         """Save, unless theta waits for a gradient that is finite: that may be trouble's end."""
         if skipped_in_a_row:
             return saved
+        _refuse_drift(state.placed.shared.theta)
         whole = RunState(collect(work, shapes, state.placed), state.best)
         if checkpoints is not None:
             checkpoints.save(whole)
@@ -260,13 +261,27 @@ def _refuse_non_finite(theta: Theta, info: MetaStepInfo) -> None:
             )
 
 
+def _refuse_drift(theta: Theta) -> None:
+    """End a run whose processes, which all learn alike, have come to different thetas."""
+    if not same_everywhere(tree_checksum(theta)):
+        raise NumericalError(
+            "the processes of this run have come to different meta-parameters",
+            "they must run on processors of one kind, with the same versions; the last checkpoint "
+            "is from before",
+        )
+
+
 def _refuse_trouble(skipped_in_a_row: int, saved: int | None) -> None:
     """End a run whose gradients do not become finite again; what is saved is from before."""
     if skipped_in_a_row < MOST_SKIPPED:
         return
-    kept = "there is no checkpoint" if saved is None else f"the checkpoint of meta-step {saved}"
+    kept = (
+        "there was no checkpoint yet"
+        if saved is None
+        else f"the checkpoint of meta-step {saved} is from before the trouble"
+    )
     raise NumericalError(
         f"the gradients of {skipped_in_a_row} meta-steps in a row were not finite",
-        f"{kept} is from before the trouble; lower meta_optimizer.learning_rate, estimator.sigma "
+        f"{kept}; lower meta_optimizer.learning_rate, estimator.sigma "
         "or optimizer.step_size and start anew, or bound the task's loss",
     )

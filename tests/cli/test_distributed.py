@@ -30,6 +30,11 @@ def test_an_explicit_place_to_meet_goes_with_a_launcher():
     assert asked(environ=SLURM, coordinator=HERE) == Crew(Place(1, 4, "Slurm"), HERE)
 
 
+@pytest.mark.parametrize("address", ["10.0.0.1:1", "first.example:65535", "[::1]:1234"])
+def test_hosts_have_names_or_numbers(address):
+    assert asked(index=1, count=2, coordinator=address).coordinator == address
+
+
 def test_alone_ignores_launchers():
     assert asked(environ=SLURM, alone=True).alone
 
@@ -44,6 +49,11 @@ def test_alone_ignores_launchers():
         ({"index": 2, "count": 2, "coordinator": HERE}, "not one of"),
         ({"alone": True, "distributed": True}, "does not go"),
         ({"alone": True, "coordinator": HERE}, "does not go"),
+        ({"index": 0, "count": 2, "coordinator": "first"}, "no HOST:PORT"),
+        ({"index": 0, "count": 2, "coordinator": "first:0"}, "no HOST:PORT"),
+        ({"index": 0, "count": 2, "coordinator": "first:99999"}, "no HOST:PORT"),
+        ({"index": 0, "count": 2, "coordinator": "::1:1234"}, "no HOST:PORT"),
+        ({"environ": SLURM, "coordinator": "first second:1"}, "no HOST:PORT"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, message):

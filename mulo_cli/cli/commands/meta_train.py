@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mulo_cli.cli.meta_outcomes import already_finished, finished, interrupted
-from mulo_cli.cli.outcome import Outcome
+from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.place_options import Alone, NumProcesses, ProcessId
 from mulo_cli.cli.terminal import Terminal
 
@@ -144,10 +144,13 @@ def _do(
     overwrite: bool,
 ) -> Outcome:
     """Begin or resume a run that nobody else works on; one that is finished is left as it is."""
+    from mulo_cli.cli.distributed import refuse_unlike
+    from mulo_cli.recipes.schema import digest
     from mulo_cli.results.run_lock import locked
 
     if crew.leads:
         directory.refuse_foreign()
+    refuse_unlike(crew, digest(recipe), "recipes")
     with locked(directory.root, terminal.warning) if crew.leads else nullcontext():
         done = False
         if crew.leads and directory.exists() and not overwrite:
@@ -192,6 +195,7 @@ def _run(
         from mulo_cli.assembly.kept_programs import kept_programs
         from mulo_cli.assembly.meta_training import build_meta_training
         from mulo_cli.assembly.threefry import fuse_threefry
+        from mulo_cli.meta_training.crossing import most
         from mulo_cli.meta_training.meta_loop import meta_train
 
         fuse_threefry()
@@ -207,10 +211,11 @@ def _run(
         finally:
             if checkpoints is not None:
                 checkpoints.close()
+        code = ExitCode(most(request.exit_code))
         if not crew.leads:
-            return Outcome(exit_code=request.exit_code)
+            return Outcome(exit_code=code)
         if not ended.finished:
-            return interrupted(directory, ended, training.steps, request.exit_code)
+            return interrupted(directory, ended, training.steps, code)
         write_artefact(directory, recipe, ended)
     return finished(directory, recipe, ended, time.monotonic() - started)
 
