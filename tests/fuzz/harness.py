@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,7 +25,10 @@ from hypothesis.strategies import SearchStrategy
 from mulo_cli.errors import MuloError
 
 SECONDS = 5.0
-"""Wall time of one input."""
+"""Processor time of one input, looked at as often in wall time."""
+
+WAITING = 3
+"""Looks, after which it is late though others have the processor, or though nothing is done."""
 
 HANGING = 4.0
 """Times as long, after which the process ends: something written in C hears no alarm."""
@@ -197,12 +201,16 @@ def place_of(error: BaseException) -> str:
 @contextmanager
 def _alarm() -> Iterator[None]:
     """Interrupt what takes too long, and end the process where that is not heard."""
+    began, looks = time.process_time(), 0
 
     def ring(*_: Any) -> None:
-        raise _Late
+        nonlocal looks
+        looks += 1
+        if looks == WAITING or time.process_time() - began > SECONDS:
+            raise _Late
 
     former = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, SECONDS)
     faulthandler.dump_traceback_later(HANGING * SECONDS, exit=True, file=sys.__stderr__)
     try:
         yield

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import strategies as st
@@ -33,6 +34,14 @@ def test_memory_is_seen_to_grow_though_it_was_larger_before(monkeypatch):
     assert attempt(takes(50 * MIB), None) == "read"
     with pytest.raises(Finding, match="memory"):
         attempt(takes(200 * MIB), None)
+
+
+def test_what_works_for_long_or_waits_for_long_is_late(monkeypatch):
+    monkeypatch.setattr(harness, "SECONDS", 0.2)
+    assert attempt(Target("sleeps", st.none(), lambda *_: time.sleep(0.3)), None) == "read"
+    for forever in (lambda *_: time.sleep(60), lambda *_: all(iter(lambda: True, False))):
+        with pytest.raises(Finding, match="more than"):
+            attempt(Target("never ends", st.none(), forever), None)
 
 
 def test_a_process_that_hears_no_alarm_ends():
