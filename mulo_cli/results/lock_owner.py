@@ -10,9 +10,9 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from mulo_cli.errors import SHOWN, printable
 
@@ -32,6 +32,9 @@ DEAD = ("Z", "X")
 MODULE = "__main__.py"
 """What `python -m mulo_cli` is called."""
 
+LARGEST_PID = 2**32 - 1
+"""Of any system."""
+
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
@@ -50,10 +53,10 @@ class Owner:
 
     host: str
     boot: str
-    pid: int
+    pid: Annotated[int, Field(ge=0, le=LARGEST_PID)]
     started: str
     command: str
-    since: float
+    since: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     kind: Literal["lock"] = "lock"
 
     def describe(self, now: float) -> str:
@@ -85,10 +88,26 @@ def from_json(content: bytes) -> Owner | None:
         return None
 
 
-def why_gone(owner: Owner, us: Owner) -> str | None:
-    """Return why a process of this host is surely gone; None where it lives, or nobody can tell."""
-    if owner.boot != us.boot:
-        return "the machine has been started anew since"
+def is_neighbour(owner: Owner, us: Owner) -> bool:
+    """Whether a process is of this machine, and of this start of it.
+
+    A name alone is not enough: two machines may have one.
+    """
+    return (owner.host, owner.boot) == (us.host, us.boot)
+
+
+def why_gone(owner: Owner, us: Owner, *, silent: bool) -> str | None:
+    """Return why a process is surely gone; None where it lives, or nobody can tell.
+
+    Args:
+        owner: the process.
+        us: who asks.
+        silent: whether it has shown no sign of life for longer than it would.
+    """
+    if owner.host != us.host:
+        return None
+    if owner.boot != us.boot:  # or it is of another machine of this name, and alive
+        return "the machine has been started anew since" if silent else None
     started = _started(owner.pid)
     if started is None:
         return "that process is gone"

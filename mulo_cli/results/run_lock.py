@@ -4,11 +4,14 @@ The operating system's lock (flock) on a small file is what counts: it vanishes 
 however that ends. The file's content tells others who holds it. Content that is left behind is the
 trace of an owner that was killed:
 
-- on this machine its lock is gone for sure, and is taken over;
+- on this machine its lock is gone for sure, and is taken over. A machine is known by its name and
+  by its start: two of one name (`localhost`) may share a file system;
 - a file system may keep the locks of several machines apart. Owners touch their file every few
   seconds: a silent one of another machine is watched for a while before it is taken over;
 - a file system without locks leaves the content alone to tell. A process of this machine that is
   gone is taken over; of another machine's nobody knows, and only the user may delete its file.
+
+An owner that was suspended for so long that it was taken over leaves its follower's lock alone.
 """
 
 import errno
@@ -18,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from mulo_cli.errors import OutputError
@@ -25,6 +29,7 @@ from mulo_cli.results.lock_owner import (
     Owner,
     age,
     from_json,
+    is_neighbour,
     this_process,
     to_json,
     why_gone,
@@ -52,6 +57,9 @@ SETTLING = 0.5
 LARGEST = 2**16
 """Bytes that are read of a lock; it has a few hundred."""
 
+FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""A lock is no link, and what has its name but is no file is not waited for."""
+
 UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
 """What file systems without locks answer."""
 
@@ -70,14 +78,8 @@ def locked(folder: Path, tell: Tell) -> Iterator[None]:
     Raises:
         OutputError: another command is at work there; or the lock cannot be written.
     """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        with _locked(folder.resolve() / LOCK, folder, tell):
-            yield
-    finally:
-        with suppress(OSError):  # it is not empty, or not ours: then it stays
-            for place in made:
-                place.rmdir()
+    with _gone_if_empty(folder), _locked(folder.resolve() / LOCK, folder, tell):
+        yield
 
 
 @contextmanager
@@ -85,26 +87,90 @@ def locked_file(path: Path, tell: Tell) -> Iterator[None]:
     """Keep other commands away from a file for as long as the context lasts.
 
     Args:
-        path: of the file; it need not be there. What is no regular file is not locked.
+        path: of the file; it need not be there, nor its folder, which goes again at the end if it
+            is left empty. What is no regular file is not locked.
         tell: is told of a lock that was left behind.
 
     Raises:
         OutputError: another command is at work with it; or the lock cannot be written.
     """
-    place = path.resolve()  # a file has one lock, whatever links lead to it
+    place = path.resolve()
     if place.exists() and not place.is_file():
         yield
         return
-    with _locked(place.with_name(f".{place.name}{LOCK}"), path, tell):
+    with _gone_if_empty(place.parent), _locked(_lock_of(place), path, tell):
         yield
+
+
+def refuse_if_locked(path: Path, tell: Tell) -> None:
+    """Stop if another command is at work with a file. Nothing is taken, and nothing is left.
+
+    Args:
+        path: of the file; neither it nor its lock need be there.
+        tell: is told if a lock of another machine has to be watched.
+
+    Raises:
+        OutputError: another command is at work with it.
+    """
+    lock = _lock_of(path.resolve())
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | FLAGS)
+    except OSError:  # it is not there; or nobody can tell
+        return
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            _refuse_living(descriptor, lock, path, tell)
+    finally:
+        os.close(descriptor)
+
+
+def locked_names(folder: Path) -> list[str]:
+    """Return the names of those files in a folder that have a lock, whoever left it there."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return []
+    locks = [name for name in names if name.startswith(".") and name.endswith(LOCK)]
+    return [name[1 : -len(LOCK)] for name in locks if name != LOCK]
+
+
+@contextmanager
+def _gone_if_empty(folder: Path) -> Iterator[None]:
+    """Delete a folder, and those above it, that is not there at first and empty at the end."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty, or not ours: then it stays
+            for place in made:
+                place.rmdir()
+
+
+def _lock_of(place: Path) -> Path:
+    """Return the lock of a file: it has one, whatever links lead to it, if these were followed."""
+    return place.with_name(f".{place.name}{LOCK}")
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A lock that we have taken: its place, its open file, and what we have written into it."""
+
+    lock: Path
+    descriptor: int
+    content: bytes
+
+    def still(self) -> bool:
+        """Whether it is ours: we may have been suspended for so long that another took it over."""
+        there = _is_there(self.descriptor, self.lock)
+        return there and _read(self.descriptor) == self.content[:LARGEST]
 
 
 @contextmanager
 def _locked(lock: Path, what: Path, tell: Tell) -> Iterator[None]:
     """Hold the lock at a place, in the name of what it guards."""
-    descriptor = _take(lock, what, tell)
+    held = _take(lock, what, tell)
     ended = threading.Event()
-    alive = threading.Thread(target=_show_life, args=(lock, ended), daemon=True)
+    alive = threading.Thread(target=_show_life, args=(held, ended), daemon=True)
     alive.start()
     try:
         yield
@@ -112,9 +178,10 @@ def _locked(lock: Path, what: Path, tell: Tell) -> Iterator[None]:
         ended.set()
         alive.join()
         with suppress(OSError):
-            os.ftruncate(descriptor, 0)  # an empty lock is nobody's, should it have to stay
-            lock.unlink()  # while we hold it: whoever opened it before will see that it is gone
-        os.close(descriptor)
+            if held.still():
+                os.ftruncate(held.descriptor, 0)  # an empty one is nobody's, should it have to stay
+                lock.unlink()  # while we hold it: whoever has it open will see that it is gone
+        os.close(held.descriptor)
 
 
 @contextmanager
@@ -126,16 +193,9 @@ def in_turn(path: Path) -> Iterator[None]:
     Raises:
         OutputError: the lock cannot be written.
     """
-    lock = path.resolve().with_name(f".{path.name}{LOCK}")
-    descriptor = _open(lock)
+    lock = _lock_of(path.resolve())
+    descriptor = _wait_for(lock)
     try:
-        while fcntl is not None:
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_there(descriptor, lock):
-                break
-            os.close(descriptor)  # who had it before us has deleted it
-            descriptor = _open(lock)
         yield
     finally:
         with suppress(OSError):
@@ -143,23 +203,39 @@ def in_turn(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _wait_for(lock: Path) -> int:
+    """Return the open file of a lock when it is our turn."""
+    while True:
+        descriptor = _open(lock)
+        try:
+            if fcntl is not None:
+                with suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if fcntl is None or _is_there(descriptor, lock):
+                return descriptor
+        except BaseException:  # not our turn yet: the file is another's
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # who had it before us has deleted it
+
+
 def _open(lock: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(lock, flags, 0o644)
+        return os.open(lock, os.O_RDWR | os.O_CREAT | FLAGS, 0o644)
     except OSError as error:
         raise not_writable(lock, error) from error
 
 
-def _take(lock: Path, what: Path, tell: Tell) -> int:
-    """Return the descriptor of a lock that is ours."""
+def _take(lock: Path, what: Path, tell: Tell) -> _Held:
+    """Return a lock that is ours."""
     us = this_process()
     while True:
         descriptor = _open(lock)
         try:
-            if _take_open(descriptor, lock, what, us, tell):
-                return descriptor
+            held = _take_open(descriptor, lock, what, us, tell)
+            if held is not None:
+                return held
         except OSError as error:
             os.close(descriptor)
             raise not_writable(lock, error) from error
@@ -169,35 +245,51 @@ def _take(lock: Path, what: Path, tell: Tell) -> int:
         os.close(descriptor)
 
 
-def _take_open(descriptor: int, lock: Path, what: Path, us: Owner, tell: Tell) -> bool:
-    """Take a lock whose file is open; False if its owner has just deleted the file."""
+def _take_open(descriptor: int, lock: Path, what: Path, us: Owner, tell: Tell) -> _Held | None:
+    """Take a lock whose file is open; None if its owner has just deleted the file."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise OSError(errno.EEXIST, "something else has this name")
     kernel_locks = _flock(descriptor)
     if kernel_locks is None:
         raise _in_use(what, _named(descriptor))
     if not _is_there(descriptor, lock):
-        return False
+        return None
     content = _read(descriptor)
     owner = from_json(content)
     if kernel_locks:
         _pass_over(descriptor, owner, us, what, tell)
     elif content:
-        _refuse_unless_gone(descriptor, owner, us, lock, what, tell)
-    _write(descriptor, us)
+        gone = _why_gone_or_refuse(descriptor, owner, us, lock, what)
+        tell(f"{str(what)!r} was left behind by {gone}; taking over")
+    held = _Held(lock, descriptor, to_json(us))
+    _write(held)
     if not kernel_locks:
         time.sleep(SETTLING)
-        if not (_is_there(descriptor, lock) and from_json(_read(descriptor)) == us):
+        if not held.still():
             raise _in_use(what, _named(descriptor))
-    return True
+    return held
 
 
-def _flock(descriptor: int) -> bool | None:
+def _refuse_living(descriptor: int, lock: Path, what: Path, tell: Tell) -> None:
+    """Stop if the owner of a lock that is open for reading is alive."""
+    kernel_locks = _flock(descriptor, shared=True)  # shared: others may be asking as well
+    if kernel_locks is None:
+        raise _in_use(what, _named(descriptor))
+    content, us = _read(descriptor), this_process()
+    owner = from_json(content)
+    if not kernel_locks:
+        if content:
+            _why_gone_or_refuse(descriptor, owner, us, lock, what)
+    elif owner is not None and not is_neighbour(owner, us) and _silence(descriptor) < SILENCE:
+        _watch(descriptor, owner, what, tell)
+
+
+def _flock(descriptor: int, *, shared: bool = False) -> bool | None:
     """Take the system's lock: True if we have it, None if another has, False if there is none."""
     if fcntl is None:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return None
     except OSError as error:
@@ -212,31 +304,42 @@ def _pass_over(descriptor: int, owner: Owner | None, us: Owner, what: Path, tell
     if owner is None:
         return  # new; or its owner was killed before it wrote its name
     who = owner.describe(us.since)
-    if owner.host == us.host:
-        gone = why_gone(owner, us) or "it has let go of the lock"
+    if is_neighbour(owner, us):
+        gone = why_gone(owner, us, silent=True) or "it has let go of the lock"
         tell(f"{str(what)!r} was left behind by {who}: {gone}; taking over")
         return
+    _watch(descriptor, owner, what, tell)
+    tell(f"{str(what)!r} was left behind: no sign of life of {who}; taking over")
+
+
+def _watch(descriptor: int, owner: Owner, what: Path, tell: Tell) -> None:
+    """Wait for a sign of life of an owner whose lock may not be seen here; stop if there is one."""
+    who = owner.describe(time.time())
     tell(f"{str(what)!r} is locked by {who}; waiting {SILENCE:.0f} s for a sign of life of it")
     before, began = os.fstat(descriptor).st_mtime_ns, time.monotonic()
     while time.monotonic() < began + SILENCE:
         time.sleep(min(HEARTBEAT, SILENCE))
         if os.fstat(descriptor).st_mtime_ns != before:
             raise _in_use(what, owner)
-    tell(f"{str(what)!r} was left behind: no sign of life of {who}; taking over")
 
 
-def _refuse_unless_gone(
-    descriptor: int, owner: Owner | None, us: Owner, lock: Path, what: Path, tell: Tell
-) -> None:
-    """Decide by the content alone, on a file system without locks."""
-    gone = why_gone(owner, us) if owner is not None and owner.host == us.host else None
+def _why_gone_or_refuse(
+    descriptor: int, owner: Owner | None, us: Owner, lock: Path, what: Path
+) -> str:
+    """Decide by the content alone, on a file system without locks: say who is gone, and why."""
+    silence = _silence(descriptor)
+    gone = None if owner is None else why_gone(owner, us, silent=silence > SILENCE)
     if owner is None or gone is None:
-        silent = age(time.time() - os.fstat(descriptor).st_mtime)
-        more = f"; its last sign of life was {silent} ago"
+        more = f"; its last sign of life was {age(silence)} ago"
         raise _in_use(
             what, owner, more, f"; if that process is gone for sure, delete {str(lock)!r}"
         )
-    tell(f"{str(what)!r} was left behind by {owner.describe(us.since)}: {gone}; taking over")
+    return f"{owner.describe(us.since)}: {gone}"
+
+
+def _silence(descriptor: int) -> float:
+    """Return the seconds since the last sign of life of a lock's owner."""
+    return time.time() - os.fstat(descriptor).st_mtime
 
 
 def _is_there(descriptor: int, lock: Path) -> bool:
@@ -262,16 +365,17 @@ def _read(descriptor: int) -> bytes:
     return os.read(descriptor, LARGEST)
 
 
-def _write(descriptor: int, us: Owner) -> None:
-    os.ftruncate(descriptor, 0)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, to_json(us))
+def _write(held: _Held) -> None:
+    os.ftruncate(held.descriptor, 0)
+    os.lseek(held.descriptor, 0, os.SEEK_SET)
+    os.write(held.descriptor, held.content)
 
 
-def _show_life(lock: Path, ended: threading.Event) -> None:
+def _show_life(held: _Held, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT):
         with suppress(OSError):
-            os.utime(lock)
+            if held.still():
+                os.utime(held.lock)
 
 
 def _in_use(what: Path, owner: Owner | None, more: str = "", advice: str = "") -> OutputError:

@@ -1,5 +1,6 @@
 """Two commands never work in one place, and one that was killed keeps nobody out."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,7 +16,14 @@ from mulo_cli.errors import OutputError
 from mulo_cli.results import lock_owner, run_lock
 from mulo_cli.results.lock_owner import Owner, age, from_json, this_process, to_json
 from mulo_cli.results.run_directory import RunDirectory
-from mulo_cli.results.run_lock import LOCK, in_turn, locked, locked_file
+from mulo_cli.results.run_lock import (
+    LOCK,
+    in_turn,
+    locked,
+    locked_file,
+    locked_names,
+    refuse_if_locked,
+)
 
 HOLD = """
 import sys, time
@@ -66,10 +74,19 @@ def hold(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def left_behind(folder: Path, **changes) -> Owner:
-    """Write the lock of a process that was killed, like this one but for some changes."""
+def left_behind(folder: Path, *, name: str = LOCK, silent: bool = False, **changes) -> Owner:
+    """Write the lock of a process that was killed, like this one but for some changes.
+
+    Args:
+        folder: where.
+        name: of the lock.
+        silent: whether that was long ago.
+        changes: fields of the owner.
+    """
     owner = dataclasses.replace(this_process(), **changes)
-    (folder / LOCK).write_bytes(to_json(owner))
+    (folder / name).write_bytes(to_json(owner))
+    if silent:
+        os.utime(folder / name, (time.time() - 7200,) * 2)
     return owner
 
 
@@ -147,7 +164,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_the_user_is_told(tmp_pat
     ("changes", "said"),
     [
         ({"started": "1"}, "its number is another one's now"),
-        ({"boot": "another"}, "started anew"),
+        ({"boot": "another", "silent": True}, "started anew"),
         ({"pid": 2**22 + 1}, "that process is gone"),
     ],
 )
@@ -164,14 +181,21 @@ def test_without_kernel_locks_a_process_of_this_machine_that_is_gone_is_recognis
 @pytest.mark.usefixtures("no_kernel_locks")
 @pytest.mark.parametrize("changes", [{}, {"host": "elsewhere"}])
 def test_without_kernel_locks_whoever_may_be_alive_is_left_alone(tmp_path, changes):
-    left_behind(tmp_path, since=time.time() - 7300, **changes)
-    os.utime(tmp_path / LOCK, (time.time() - 7200,) * 2)
+    left_behind(tmp_path, since=time.time() - 7300, silent=True, **changes)
     with pytest.raises(OutputError) as caught, locked(tmp_path, Told()):
         pass
     assert "begun 2 h 1 min ago" in caught.value.message
     assert "last sign of life was 2 h 0 min ago" in caught.value.message
     assert f"delete {str(tmp_path / LOCK)!r}" in caught.value.hint
     assert from_json((tmp_path / LOCK).read_bytes()) is not None
+
+
+@pytest.mark.usefixtures("no_kernel_locks")
+def test_without_kernel_locks_another_machine_of_our_name_is_alive_while_it_shows_signs(tmp_path):
+    owner = left_behind(tmp_path, boot="another", pid=2**22 + 1)
+    with pytest.raises(OutputError, match="is in use"), locked(tmp_path, Told()):
+        pass
+    assert from_json((tmp_path / LOCK).read_bytes()) == owner
 
 
 @pytest.mark.usefixtures("no_kernel_locks")
@@ -185,31 +209,80 @@ def test_without_kernel_locks_the_last_of_two_takers_has_it(tmp_path, monkeypatc
     assert from_json((tmp_path / LOCK).read_bytes()) == other
 
 
+ANOTHER_MACHINE = pytest.mark.parametrize(
+    "changes", [{"host": "elsewhere"}, {"boot": "another"}], ids=["another name", "our name"]
+)
+
+
 @pytest.mark.usefixtures("impatient")
-def test_another_machines_lock_is_taken_over_when_it_shows_no_sign_of_life(tmp_path):
-    left_behind(tmp_path, host="elsewhere")
+@ANOTHER_MACHINE
+def test_another_machines_lock_is_taken_over_when_it_shows_no_sign_of_life(tmp_path, changes):
+    owner = left_behind(tmp_path, **changes)
     told = Told()
     with locked(tmp_path, told):
         pass
     assert "waiting" in told[0]
     assert "no sign of life" in told[1]
-    assert "elsewhere" in told[1]
+    assert owner.host in told[1]
+
+
+@contextlib.contextmanager
+def alive(path: Path):
+    """Touch a file again and again, as an owner whose kernel lock is not seen here does."""
+    ended = threading.Event()
+
+    def show() -> None:
+        while not ended.wait(0.05):
+            os.utime(path)
+
+    thread = threading.Thread(target=show)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @pytest.mark.usefixtures("impatient")
-def test_another_machines_lock_that_shows_signs_of_life_is_left_alone(tmp_path):
-    """Its kernel lock is not seen here, as on some network file systems."""
-    owner = left_behind(tmp_path, host="elsewhere")
-    ended = threading.Event()
-    alive = threading.Thread(target=run_lock._show_life, args=(tmp_path / LOCK, ended))
-    alive.start()
-    try:
-        with pytest.raises(OutputError, match="elsewhere"), locked(tmp_path, Told()):
-            pass
-    finally:
-        ended.set()
-        alive.join()
+@ANOTHER_MACHINE
+def test_another_machines_lock_that_shows_signs_of_life_is_left_alone(tmp_path, changes):
+    owner = left_behind(tmp_path, **changes)
+    with (
+        alive(tmp_path / LOCK),
+        pytest.raises(OutputError, match=owner.host),
+        locked(tmp_path, Told()),
+    ):
+        pass
     assert from_json((tmp_path / LOCK).read_bytes()) == owner
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_was_suspended_and_taken_over_leaves_the_followers_lock_alone(tmp_path):
+    lock = tmp_path / LOCK
+    with locked(tmp_path, Told()):
+        follower = dataclasses.replace(this_process(), host="elsewhere")
+        lock.write_bytes(to_json(follower))
+        os.utime(lock, (0, 0))
+        time.sleep(0.2)
+        assert lock.stat().st_mtime == 0, "our signs of life are not its"
+    assert from_json(lock.read_bytes()) == follower
+
+
+def test_who_was_taken_over_leaves_a_lock_alone_that_was_made_since(tmp_path):
+    lock = tmp_path / LOCK
+    with locked(tmp_path, Told()):
+        lock.unlink()
+        lock.touch()
+    assert lock.exists()
+
+
+@pytest.mark.parametrize("argument", ["\udcff", "x" * 2**17], ids=["no text", "long"])
+def test_a_lock_goes_again_whatever_the_command_was_called_with(tmp_path, monkeypatch, argument):
+    monkeypatch.setattr(sys, "argv", ["mulo", argument])
+    with locked(tmp_path / "a", Told()):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("impatient")
@@ -231,10 +304,24 @@ def test_many_takers_of_a_lock_that_was_left_behind_are_never_there_together(tmp
     assert not list(tmp_path.iterdir())
 
 
+def owned(since: bytes) -> bytes:
+    """Return what names an owner since a number that nobody would write."""
+    owner = dataclasses.replace(this_process(), pid=1, since=12345.5)
+    assert b'"pid": 1,' in to_json(owner)
+    return to_json(owner).replace(b"12345.5", since)
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x00" * 4096, b'{"host": "h', b"[]", b"x" * 2**20, b'{"host": 3, "pid": "x"}'],
-    ids=["empty", "zeros", "torn", "list", "large", "wrong types"],
+    [
+        *(b"", b"\x00" * 4096, b'{"host": "h', b"[]", b"x" * 2**20, b'{"host": 3, "pid": "x"}'),
+        *(owned(since) for since in (b"1e999", b"-1e999", b"-1e300", b"NaN", b"Infinity")),
+        owned(b"0").replace(b'"pid": 1', b'"pid": 1' + b"0" * 4000),
+    ],
+    ids=[
+        *("empty", "zeros", "torn", "list", "large", "wrong types"),
+        *("inf", "-inf", "long ago", "nan", "Infinity", "large pid"),
+    ],
 )
 def test_a_lock_with_no_name_in_it_is_taken(tmp_path, content):
     (tmp_path / LOCK).write_bytes(content)
@@ -243,7 +330,7 @@ def test_a_lock_with_no_name_in_it_is_taken(tmp_path, content):
 
 
 def test_a_terminal_does_not_obey_what_stands_in_a_lock(tmp_path):
-    left_behind(tmp_path, boot="another", command="\x1b[2J" + "x" * 1000)
+    left_behind(tmp_path, pid=2**22 + 1, command="\x1b[2J" + "x" * 1000)
     told = Told()
     with locked(tmp_path, told):
         pass
@@ -269,6 +356,68 @@ def test_a_file_has_one_lock_whatever_name_leads_to_it(tmp_path):
     ):
         pass
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link", "rows.jsonl"]
+
+
+def test_a_folder_that_was_made_for_a_lock_goes_again_if_no_file_was_made(tmp_path):
+    with locked_file(tmp_path / "a" / "rows.jsonl", Told()):
+        assert (tmp_path / "a").exists()
+    assert not list(tmp_path.iterdir())
+
+
+# --- Asking only ----------------------------------------------------------------------------------
+
+ROWS, ROWS_LOCK = "rows.jsonl", f".rows.jsonl{LOCK}"
+
+
+def test_whether_a_file_is_in_use_can_be_asked_and_nothing_changes(tmp_path):
+    told = Told()
+    refuse_if_locked(tmp_path / "nowhere" / ROWS, told)
+    assert not list(tmp_path.iterdir()), "no lock is made"
+    with (
+        locked_file(tmp_path / ROWS, told),
+        pytest.raises(OutputError, match=f"process {os.getpid()} "),
+    ):
+        refuse_if_locked(tmp_path / ROWS, told)
+    owner = left_behind(tmp_path, name=ROWS_LOCK, pid=2**22 + 1)
+    refuse_if_locked(tmp_path / ROWS, told)
+    assert from_json((tmp_path / ROWS_LOCK).read_bytes()) == owner
+    assert told == []
+    (tmp_path / ROWS_LOCK).unlink()
+    os.mkfifo(tmp_path / ROWS_LOCK)
+    refuse_if_locked(tmp_path / ROWS, told)
+
+
+@pytest.mark.usefixtures("impatient")
+@ANOTHER_MACHINE
+def test_who_asks_about_another_machines_lock_waits_for_a_sign_of_life(tmp_path, changes):
+    told = Told()
+    left_behind(tmp_path, name=ROWS_LOCK, **changes)
+    with alive(tmp_path / ROWS_LOCK), pytest.raises(OutputError, match="in use"):
+        refuse_if_locked(tmp_path / ROWS, told)
+    left_behind(tmp_path, name=ROWS_LOCK, **changes)
+    refuse_if_locked(tmp_path / ROWS, told)
+    assert [one.count("waiting") for one in told] == [1, 1]
+    refuse_if_locked(tmp_path / ROWS, told)
+    assert len(told) == 2, "it has been silent for long enough by now"
+
+
+@pytest.mark.usefixtures("no_kernel_locks")
+def test_without_kernel_locks_who_asks_is_told_by_the_content(tmp_path):
+    left_behind(tmp_path, name=ROWS_LOCK, pid=2**22 + 1)
+    refuse_if_locked(tmp_path / ROWS, Told())
+    left_behind(tmp_path, name=ROWS_LOCK)
+    with pytest.raises(OutputError, match="in use"):
+        refuse_if_locked(tmp_path / ROWS, Told())
+
+
+def test_the_locks_in_a_folder_name_its_files(tmp_path):
+    for name in (LOCK, ROWS_LOCK, "..x" + LOCK, "rows" + LOCK, ".rows"):
+        (tmp_path / name).touch()
+    assert sorted(locked_names(tmp_path)) == [".x", ROWS]
+    assert locked_names(tmp_path / "nowhere") == []
+
+
+# --------------------------------------------------------------------------------------------------
 
 
 def test_what_is_no_file_needs_no_lock():
@@ -305,23 +454,47 @@ def test_turns_are_waited_for(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_who_stops_waiting_for_its_turn_takes_nothing_away(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with in_turn(tmp_path / ROWS):
+        with monkeypatch.context() as patch:
+            patch.setattr(run_lock.fcntl, "flock", interrupted)
+            with pytest.raises(KeyboardInterrupt), in_turn(tmp_path / ROWS):
+                pass
+        assert (tmp_path / ROWS_LOCK).exists(), "it is another's turn"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_turn_is_one_whatever_link_leads_to_the_file(tmp_path):
+    (tmp_path / ROWS).touch()
+    (tmp_path / "link").symlink_to(ROWS)
+    with in_turn(tmp_path / "link"):
+        assert (tmp_path / ROWS_LOCK).exists()
+
+
+def why_gone(owner: Owner) -> str | None:
+    return lock_owner.why_gone(owner, this_process(), silent=False)
+
+
 def test_a_process_that_ended_and_was_not_waited_for_is_gone():
     process = subprocess.Popen([sys.executable, "-c", ""])
     owner = dataclasses.replace(this_process(), pid=process.pid, started="")
     deadline = time.monotonic() + 10
-    while lock_owner.why_gone(owner, this_process()) is None:
+    while why_gone(owner) is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.wait()
-    assert lock_owner.why_gone(this_process(), this_process()) is None
+    assert why_gone(this_process()) is None
 
 
 def test_systems_without_proc_are_asked_by_ps(monkeypatch, tmp_path):
     monkeypatch.setattr(lock_owner, "PROCESSES", tmp_path)
     here = this_process()
     assert here.started
-    assert lock_owner.why_gone(here, here) is None
-    assert lock_owner.why_gone(dataclasses.replace(here, pid=2**22 + 1), here) is not None
+    assert why_gone(here) is None
+    assert why_gone(dataclasses.replace(here, pid=2**22 + 1)) is not None
 
 
 @pytest.mark.parametrize(
