@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mulo_cli.cli.coordinate_options import BUILT_IN, CheckOptions, Expected
+from mulo_cli.cli.coordinate_options import BUILT_IN, CheckOptions, Contestant, Expected
 from mulo_cli.cli.coordinate_plan import (
     Cell,
     Plan,
@@ -21,6 +21,7 @@ from mulo_cli.cli.outcome import ExitCode, Outcome
 from mulo_cli.cli.shard_option import memory_of_all, mesh_for
 from mulo_cli.cli.terminal import ReaderLeft, Terminal
 from mulo_cli.errors import MuloError
+from mulo_cli.processes import ALONE
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -42,6 +43,7 @@ def check(options: CheckOptions) -> Outcome:
         MuloError: a word that does not fit, not enough memory, nothing can be written ...
     """
     from mulo_cli.cli.interrupts import stop_request
+    from mulo_cli.cli.row_output import own_rows
     from mulo_cli.results.plots import plot_coordinates, prepare_plot
 
     terminal, began = Terminal(), time.monotonic()
@@ -50,8 +52,12 @@ def check(options: CheckOptions) -> Outcome:
         prepare_plot(options.plot)
     lines = terminal.piped if options.format is None else options.format == "jsonl"
     with stop_request() as request:
-        plans, bench = _prepared(options, terminal, request, lines=lines)
-        finished = _run(bench, plans)
+        dataset = options.usual_dataset()
+        contestants = options.contestants(options.optimizers or _built_in(terminal, dataset))
+        path = options.folder(contestants, dataset) / ROWS
+        with own_rows(terminal, path, ALONE):
+            plans, bench = _prepared(options, contestants, path, terminal, request, lines=lines)
+            finished = _run(bench, plans)
         if options.plot is not None and len(finished) == len(plans):
             plot_coordinates([one.check for one in finished], options.plot, options.plot_measure)
             terminal.info(f"the picture is in {options.plot}")
@@ -112,20 +118,24 @@ class Bench:
 
 
 def _prepared(
-    options: CheckOptions, terminal: Terminal, request: "StopRequest", *, lines: bool
+    options: CheckOptions,
+    contestants: Sequence[Contestant],
+    path: Path,
+    terminal: Terminal,
+    request: "StopRequest",
+    *,
+    lines: bool,
 ) -> tuple[list[Plan], Bench]:
     """Build what is to be trained, see what is there and what fits."""
     from mulo_cli.cli.memory import free_memory
     from mulo_cli.studies.coord_check import CoordinateConfig
 
-    mesh, dataset = mesh_for(shard=options.shard), options.usual_dataset()
+    mesh = mesh_for(shard=options.shard)
     free = memory_of_all(free_memory(), mesh)
-    contestants = options.contestants(options.optimizers or _built_in(terminal, dataset))
-    plans = build_plans(options, contestants, dataset)
+    plans = build_plans(options, contestants, options.usual_dataset())
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         terminal.warning(note)
     config = CoordinateConfig(options.steps)
-    path = options.folder(contestants, dataset) / ROWS
     kept = None if options.fresh else _opened(terminal, path)
     if kept is not None:
         plans = [with_kept(plan, kept, config) for plan in plans]

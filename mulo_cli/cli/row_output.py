@@ -9,13 +9,13 @@ from mulo_cli.cli.terminal import ReaderLeft, Terminal
 from mulo_cli.processes import ALONE, Place
 from mulo_cli.results.records import EvaluationIdentity, EvaluationRow, SuitePlace
 from mulo_cli.results.row_file import RowFile
-from mulo_cli.results.split_files import other_files, own_file
+from mulo_cli.results.split_files import other_files, own_file, rival_files
 from mulo_cli.results.store import to_line
 
 
 @contextmanager
 def own_rows(terminal: Terminal, path: Path | None, place: Place) -> Iterator[None]:
-    """Keep every other command with the same place from an output.
+    """Keep every other command from an output, but those of the other processes of this number.
 
     Args:
         terminal: is told of a command that was killed there.
@@ -25,12 +25,15 @@ def own_rows(terminal: Terminal, path: Path | None, place: Place) -> Iterator[No
     Raises:
         OutputError: another command is at work there.
     """
-    from mulo_cli.results.run_lock import locked_file
+    from mulo_cli.results.run_lock import locked_file, locked_names, refuse_if_locked
 
     if path is None:
         yield
         return
     with locked_file(own_file(path, place), terminal.warning):
+        # after our own: of two that begin at once, one at least sees the other
+        for rival in rival_files(path, place, locked_names(path.parent)):
+            refuse_if_locked(rival, terminal.warning)
         yield
 
 

@@ -6,6 +6,7 @@ one file, and what is known is what is in any of them, however many processes th
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,11 +61,33 @@ def earlier_files(path: Path, place: "Place") -> list[Path]:
     ]
 
 
+def rival_files(path: Path, place: "Place", locked: Iterable[str]) -> list[Path]:
+    """Return the files of an output that commands with another number of processes write.
+
+    Processes of one number share the work. One of another number would do the same work again.
+
+    Args:
+        path: of the output.
+        place: of the process whose rivals they are.
+        locked: names of files in the output's folder that somebody may be about to begin.
+    """
+    own = own_file(path, place)
+    begun = [name for name in locked if (_named(name, path) or (place.count, 0))[0] != place.count]
+    named = [path, *earlier_files(path, place), *map(path.with_name, begun)]
+    return [file for file in dict.fromkeys(named) if file != own]
+
+
 def _place(entry: Path, path: Path) -> tuple[int, int] | None:
     """Return number of processes and process of a file, None where it is not one of an output."""
-    middle = entry.name.removeprefix(path.stem).removesuffix(path.suffix)
+    told = _named(entry.name, path)
+    return told if told is not None and entry.is_file() else None
+
+
+def _named(name: str, path: Path) -> tuple[int, int] | None:
+    """Return number of processes and process that a name tells, None if it is another output's."""
+    middle = name.removeprefix(path.stem).removesuffix(path.suffix)
     found = PLACE.fullmatch(middle)
-    if found is None or entry.name != f"{path.stem}{middle}{path.suffix}":
+    if found is None or name != f"{path.stem}{middle}{path.suffix}":
         return None
     index, count = int(found[1]), int(found[2])
-    return (count, index) if index < count and entry.is_file() else None
+    return (count, index) if index < count else None

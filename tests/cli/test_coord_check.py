@@ -19,6 +19,7 @@ from mulo_cli.cli.memory import free_memory
 from mulo_cli.cli.sparklines import ASCII, BLOCKS, sparkline
 from mulo_cli.cli.terminal import Terminal
 from mulo_cli.results.coordinates import check_coordinates
+from mulo_cli.results.run_lock import locked_file
 from mulo_cli.studies.coord_check import compile_check
 from tests.cli.programs import mulo, start
 from tests.results.coordinate_worlds import WIDTHS, deep, layer, lm, mlp, record, records_of
@@ -229,6 +230,15 @@ def test_a_wrong_word_gets_one_sentence_and_a_hint(say, arguments, code, said, h
     assert hinted in hint
     assert "Traceback" not in on_stderr
     assert "defect of mulo" not in on_stderr
+
+
+def test_two_commands_in_one_folder_are_refused(say, tmp_path):
+    asked = ("--optimizer", GENTLE, *SHORT, "--out", "kept", "--fresh")
+    with locked_file(tmp_path / "kept" / "rows.jsonl", print):
+        code, told, said = say(*asked)
+    assert (code, told) == (1, "")
+    assert "rows.jsonl' is in use by process" in said
+    assert not (tmp_path / "kept").exists(), "nothing was begun"
 
 
 def test_networks_that_do_not_fit_are_refused_before_anything_is_trained(say, monkeypatch):

@@ -218,6 +218,24 @@ def test_two_commands_at_one_place_are_refused_and_neighbours_are_not(ended):
 
 
 @pytest.mark.parametrize(
+    ("lock", "places"),
+    [
+        ("rows.jsonl", [at("0/2"), at("2/3")]),
+        ("rows.1-of-2.jsonl", [("--alone",), at("1/3")]),
+        ("rows.4-of-5.jsonl", [("--alone",), at("1/2")]),
+    ],
+    ids=["one", "two", "five that have no file yet"],
+)
+def test_another_number_of_processes_is_refused_while_commands_are_at_work(ended, lock, places):
+    with locked_file(ended / lock, print):
+        for place in places:
+            refused = inside(*EVALUATE, "--append", *place, cwd=ended)
+            assert refused.returncode == 1
+            assert f"{lock}' is in use by process" in refused.stderr
+    assert not list(ended.glob(".*"))
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "said", "hinted"),
     [
         (at("1/2"), 2, "'rows.1-of-2.jsonl' exists already", "--append"),

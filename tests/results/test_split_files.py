@@ -5,7 +5,13 @@ import pytest
 from mulo_cli.errors import DataError
 from mulo_cli.processes import ALONE, Place
 from mulo_cli.results.row_file import RowFile
-from mulo_cli.results.split_files import earlier_files, files_of, other_files, own_file
+from mulo_cli.results.split_files import (
+    earlier_files,
+    files_of,
+    other_files,
+    own_file,
+    rival_files,
+)
 from mulo_cli.results.store import to_line
 from tests.results.evaluation_rows import evaluation_row
 
@@ -55,6 +61,17 @@ def test_fellows_that_start_at_the_same_time_are_not_an_earlier_start(tmp_path):
     named = [file.stem for file in earlier_files(path, FOLLOWING)]
     assert named == ["rows", "rows.1-of-2", "rows.1-of-3"]
     assert len(earlier_files(path, ALONE)) == 4
+
+
+def test_rivals_are_commands_with_another_number_of_processes_begun_or_about_to(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    for name in ("rows.0-of-2.jsonl", "rows.1-of-3.jsonl"):
+        (tmp_path / name).touch()
+    locked = ["rows.1-of-3.jsonl", "rows.2-of-3.jsonl", "rows.0-of-2.jsonl", "rows.jsonl", "other"]
+    rivals = {place: rival_files(path, place, locked) for place in (ALONE, FOLLOWING)}
+    named = {place: [file.stem for file in files] for place, files in rivals.items()}
+    assert named[ALONE] == ["rows.0-of-2", "rows.1-of-3", "rows.2-of-3"]
+    assert named[FOLLOWING] == ["rows", "rows.1-of-3", "rows.2-of-3"]
 
 
 # --- Rows of other processes ----------------------------------------------------------------------
