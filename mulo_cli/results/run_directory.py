@@ -103,14 +103,16 @@ class RunDirectory:
             raise not_writable(self.root, error) from error
 
     def clear(self) -> None:
-        """Delete the run that is here (and nothing else)."""
+        """Delete the run that is here (and nothing else); killed meanwhile, it is no obstacle."""
         if not self.exists():
             return
         try:
             for path in (self.artefact, self.checkpoints):  # a part of a run is not finished
                 if path.exists():
                     shutil.rmtree(path)
-            for path in (self.metrics, self.environment, self.recipe):
+            # the recipe before the environment: a lone environment is a beginning, a lone recipe
+            # may be the user's own
+            for path in (self.metrics, self.recipe, self.environment):
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise not_writable(self.root, error) from error

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -160,6 +161,25 @@ def test_clearing_removes_the_run_and_nothing_that_lies_beside_it(run):
     assert everything(run.root) == {"notes.txt": b"mine", "plots/loss.png": b"mine too"}
     assert not run.checkpoints.exists()
     assert not run.artefact.exists()
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_run_that_was_half_cleared_can_be_used_again(run, monkeypatch, number):
+    unlink, left = Path.unlink, iter(range(number))
+
+    def killed(path, **how):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        unlink(path, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.clear()
+    run.refuse_foreign()
+    run.clear()
+    assert not run.exists()
+    assert set(everything(run.root)) <= {"environment.json"}
 
 
 def test_clearing_what_is_not_a_run_removes_nothing(run):
