@@ -20,6 +20,7 @@ from mulo_cli.cli.commands import rank as commands
 from mulo_cli.cli.rank_tables import rank_csv, rank_markdown, rank_table
 from mulo_cli.cli.terminal import Terminal
 from mulo_cli.results.ranking import RESAMPLES, Standing, rank_optimizers
+from mulo_cli.results.row_file import RowFile
 from mulo_cli.results.store import to_line
 from tests.cli.programs import MULO, environment, mulo
 from tests.results.evaluation_rows import evaluation_row, rows_of
@@ -228,7 +229,8 @@ def test_a_name_that_no_screen_can_show_breaks_no_format(rank, tmp_path):
 def test_what_is_missing_or_doubled_is_named_on_stderr_and_shown_as_a_dash(rank, tmp_path):
     rows = [*rows_of(GOOD, width=16), *rows_of({"adamw": [1.0] * 3, "sgd": [2.0] * 3}, width=64)]
     write(tmp_path / "rows.jsonl", rows)
-    done = rank("rows.jsonl", "rows.jsonl", "--format", "table")
+    write(tmp_path / "copy.jsonl", rows)
+    done = rank("rows.jsonl", "copy.jsonl", "--format", "table")
     assert done.returncode == 0
     assert "warning: 15 rows are given more than once and counted once" in done.stderr
     assert "warning: 'runs/lo' lacks mlp on digits, width 64, depth 3" in done.stderr
@@ -262,6 +264,18 @@ def test_the_files_of_an_outputs_processes_are_read_with_it(rank, tmp_path):
     assert rank("rows.jsonl").stdout == done.stdout
 
 
+def test_a_file_is_read_once_whatever_names_it_is_given_by(rank, tmp_path):
+    rows = rows_of(GOOD, width=16)
+    write(tmp_path / "rows.jsonl", rows[::2])
+    write(tmp_path / "rows.1-of-2.jsonl", rows[1::2])
+    (tmp_path / "link").symlink_to("rows.jsonl")
+    names = ("rows.jsonl", "./rows.jsonl", "link", *map(str, tmp_path.glob("rows*")))
+    done = rank(*names)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout == rank("rows.jsonl").stdout
+
+
 def test_a_row_of_two_processes_counts_once_if_they_agree_and_is_named_if_not(rank, tmp_path):
     rows = rows_of(GOOD, width=16)
     write(tmp_path / "rows.0-of-2.jsonl", rows)
@@ -292,11 +306,20 @@ def test_a_row_that_is_cut_off_at_the_very_end_is_left_out_with_a_warning(rank, 
     assert piped.stdout == done.stdout
 
 
-def test_a_last_row_without_its_line_end_counts(rank, tmp_path):
-    text = "".join(to_line(row) + "\n" for row in rows_of(GOOD, width=16))
-    (tmp_path / "whole.jsonl").write_text(text)
-    (tmp_path / "edited.jsonl").write_text(text.rstrip())
-    assert rank("edited.jsonl").stdout == rank("whole.jsonl").stdout
+def test_a_last_row_without_its_line_end_counts_in_a_pipe_alone(rank, tmp_path):
+    """Who writes a file computes such a row again: it does not count for `rank` either."""
+    rows = rows_of(GOOD, width=16)
+    write(tmp_path / "whole.jsonl", rows)
+    write(tmp_path / "less.jsonl", rows[:-1])
+    (tmp_path / "edited.jsonl").write_text((tmp_path / "whole.jsonl").read_text().rstrip())
+    others = [tmp_path / "edited.jsonl"]
+    assert RowFile(tmp_path / "new.jsonl", lambda: others).find(rows[-1]) is None
+    done = rank("edited.jsonl")
+    assert done.stdout == rank("less.jsonl").stdout
+    assert "the last line of 'edited.jsonl' is cut off" in done.stderr
+    piped = rank(stdin=(tmp_path / "edited.jsonl").read_text())
+    assert piped.stdout == rank("whole.jsonl").stdout
+    assert "cut off" not in piped.stderr
 
 
 def contents(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """`mulo rank`: average ranks of optimizers, from the rows of `mulo evaluate`."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,22 +100,28 @@ def _sources(files: list[str]) -> list[str]:
 
 
 def _with_processes(terminal: Terminal, sources: list[str]) -> list[str]:
-    """Put the files of its processes in the place of an output that several of them wrote."""
+    """Put the files of its processes in the place of an output that several of them wrote.
+
+    A file is read once, whatever names it is given by.
+    """
     from mulo_cli.results.split_files import files_of
 
-    found = []
+    given, found = set(map(_real, sources)), dict[str, str]()
     for source in sources:
         split = [] if source == STDIN else files_of(Path(source))
-        beside = [str(file) for file in split if file != Path(source)]
-        more = [file for file in beside if file not in (*map(_normal, sources), *found)]
+        beside = {_real(str(file)): str(file) for file in split if file != Path(source)}
+        more = {real: file for real, file in beside.items() if real not in {*given, *found}}
         if more:
-            terminal.info(f"with {_called(source)} are read {', '.join(map(repr, more))}")
-        found += [*([] if beside and Path(source) not in split else [source]), *more]
-    return found
+            terminal.info(f"with {_called(source)} are read {', '.join(map(repr, more.values()))}")
+        if not beside or Path(source) in split:
+            found.setdefault(_real(source), source)
+        found |= more
+    return list(found.values())
 
 
-def _normal(source: str) -> str:
-    return str(Path(source))
+def _real(source: str) -> str:
+    """Return what a source is found to be the same by as another one."""
+    return source if source == STDIN else os.path.realpath(source)
 
 
 def _all_rows(terminal: Terminal, sources: list[str]) -> list["EvaluationRow"]:
@@ -148,7 +155,7 @@ def _lines(terminal: Terminal, source: str) -> Iterator[str]:
     """
     from mulo_cli.errors import DataError
 
-    before = 0
+    before, kept = 0, source != STDIN and Path(source).is_file()
     for line in _content(source):
         try:
             text = line.decode("utf-8" if before else "utf-8-sig")
@@ -157,19 +164,29 @@ def _lines(terminal: Terminal, source: str) -> Iterator[str]:
                 f"{_called(source)} is not text: byte {before + error.start} is not UTF-8",
                 "give a file that `mulo evaluate` wrote with --output",
             ) from error
-        if not text.endswith("\n") and _is_cut_off(text):
-            terminal.warning(f"the last line of {_called(source)} is cut off, and left out")
+        if not text.endswith("\n") and _is_cut_off(text, kept=kept):
+            terminal.warning(
+                f"the last line of {_called(source)} is cut off, and left out: it has no line feed"
+            )
             return
         before += len(line)
         yield text
 
 
-def _is_cut_off(rest: str) -> bool:
-    """Whether what follows the last line feed is the beginning of a row, and not all of it."""
+def _is_cut_off(rest: str, *, kept: bool) -> bool:
+    """Whether what follows the last line feed is the beginning of a row, and not all of it.
+
+    Args:
+        rest: what follows it.
+        kept: whether a file keeps it. There a row is whole when its line has its end: who writes
+            the file computes it again else. What is piped may come without.
+    """
     from mulo_cli.results.record_file import looks_torn
 
     if not rest.strip() or not looks_torn(rest.encode()):
         return False
+    if kept:
+        return True
     try:
         json.loads(rest)
     except (ValueError, RecursionError):
