@@ -77,8 +77,13 @@ def place_of(
         alone: whether the environment is to be ignored.
 
     Raises:
-        UsageError: one option without the other, or numbers that make no place.
+        UsageError: options that do not go together, or numbers that make no place.
     """
+    if alone and not (index is None and count is None):
+        raise UsageError(
+            "--alone does not go with --process-id and --num-processes",
+            "leave --alone away, or these",
+        )
     if (index is None) != (count is None):
         raise UsageError(
             "--process-id and --num-processes go together", "give both, or none of them"

@@ -51,6 +51,12 @@ def test_a_pod_that_is_not_told_of_the_others_does_not_take_itself_for_alone():
     assert place_of(None, None, environ, alone=True) == ALONE
 
 
+@pytest.mark.parametrize(("index", "count"), [(1, 2), (0, 1), (1, None), (None, 2)])
+def test_who_is_to_be_alone_is_not_one_of_several(index, count):
+    with pytest.raises(UsageError, match="--alone does not go with --process-id"):
+        place_of(index, count, {}, alone=True)
+
+
 @pytest.mark.parametrize("text", ["", "two", "-1", "1e9", "²", "9" * 5_000])
 def test_a_variable_that_is_no_number_is_named(text):
     with pytest.raises(UsageError, match="SLURM_PROCID"):

@@ -49,6 +49,7 @@ def test_alone_ignores_launchers():
         ({"index": 2, "count": 2, "coordinator": HERE}, "not one of"),
         ({"alone": True, "distributed": True}, "does not go"),
         ({"alone": True, "coordinator": HERE}, "does not go"),
+        ({"alone": True, "index": 0, "count": 2}, "--alone does not go with --process-id"),
         ({"index": 0, "count": 2, "coordinator": "first"}, "no HOST:PORT"),
         ({"index": 0, "count": 2, "coordinator": "first:0"}, "no HOST:PORT"),
         ({"index": 0, "count": 2, "coordinator": "first:99999"}, "no HOST:PORT"),
