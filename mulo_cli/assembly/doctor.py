@@ -245,6 +245,9 @@ def _refuse_other_results(found: Any) -> None:
 
 def _output(name: str) -> Check:
     """Write where runs go by default, without leaving anything there."""
+    if os.path.lexists(RUNS) and not RUNS.is_dir():
+        hint = "move it away, for runs go there; or give commands an --out elsewhere"
+        return Check(name, "problem", f"{RUNS.absolute()} is there, and is no folder", hint)
     folder = next(path for path in (RUNS.absolute(), Path.cwd()) if path.is_dir())
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"\0")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,18 @@ def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
     done = inside("doctor", cwd=tmp_path)
     assert done.returncode == ExitCode.FAILED
     assert "permissions" in findings(done)["output"]["hint"]
+
+
+@pytest.mark.parametrize(
+    "make", [Path.touch, lambda path: path.symlink_to("nowhere")], ids=["file", "dead link"]
+)
+def test_something_else_where_runs_go_is_a_problem(tmp_path, monkeypatch, make):
+    only(monkeypatch, "output")
+    make(tmp_path / "runs")
+    done = inside("doctor", cwd=tmp_path)
+    assert done.returncode == ExitCode.FAILED
+    assert "is no folder" in findings(done)["output"]["value"]
+    assert "--out" in findings(done)["output"]["hint"]
 
 
 def test_a_library_that_is_missing_is_a_problem(tmp_path, monkeypatch):
