@@ -16,7 +16,14 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+SLOW = ("with_linen.py", "with_nnx.py")
+"""README's example, which a default test runs, is one of flax.linen; nnx has tests of its own."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PROGRAMS],
+)
 def test_an_example_runs_and_its_loss_falls(tmp_path, name):
     script = tmp_path / name
     script.write_text(PROGRAMS[name])

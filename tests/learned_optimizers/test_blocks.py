@@ -116,7 +116,9 @@ UPDATED = ["vector with a rest", "wide", "tall with a rest", "3-D of the middle 
 """Shapes whose updates are compiled; cuts of the others are alike."""
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "velo" else ()) for name in NAMES]
+)
 def test_updates_in_blocks_are_those_of_the_whole(monkeypatch, name):
     shapes, generator = [SHAPES[shape] for shape in UPDATED], np.random.default_rng(0)
     learned, roles = make(name), [role(1)] * len(UPDATED)

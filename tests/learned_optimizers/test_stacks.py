@@ -42,7 +42,9 @@ def close(found, expected):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "velo" else ()) for name in NAMES]
+)
 def test_a_stack_of_tensors_is_many_tensors(name):
     """All stacks in one run, beside a plain matrix: VeLO's tensors see the maximum over all."""
     generator = np.random.default_rng(1)

@@ -153,7 +153,7 @@ def test_mulo_meta_train_itself_gives_the_same_bits_on_every_layout(tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_when_a_process_dies_the_others_end_and_the_run_goes_on_to_the_same_bits(tmp_path, victim):
     """What the others say is held by the tests of crews; here, that nothing is lost."""
-    steps = ("--set", "meta_optimizer.steps=400", "--set", "checkpoint.every=20")
+    steps = ("--set", "meta_optimizer.steps=60", "--set", "checkpoint.every=10")
 
     def crew(folder: Path) -> list[subprocess.Popen[str]]:
         meet = ("--coordinator", f"localhost:{free_port()}", "--num-processes", "2")
@@ -165,7 +165,7 @@ def test_when_a_process_dies_the_others_end_and_the_run_goes_on_to_the_same_bits
     ends_well(crew(tmp_path / "whole"))
     broken = crew(tmp_path / "broken")
     end = time.monotonic() + TIMEOUT
-    while not (tmp_path / "broken" / "checkpoints" / "20").exists():
+    while not (tmp_path / "broken" / "checkpoints" / "10").exists():
         assert time.monotonic() < end
         time.sleep(0.001)
     broken[victim].kill()

@@ -128,7 +128,8 @@ def learned(architecture: str, roles: Roles):
 @pytest.mark.parametrize(
     ("architecture", "name", "depth", "decades"),
     [
-        *((architecture, "mlp", 4, 2.0) for architecture in ARCHITECTURES),
+        ("small_fc_lopt", "mlp", 4, 2.0),
+        pytest.param("velo", "mlp", 4, 2.0, marks=pytest.mark.slow),
         *(
             pytest.param(architecture, "mlp", 17, 2.0, marks=pytest.mark.slow)
             for architecture in ARCHITECTURES
