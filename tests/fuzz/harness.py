@@ -172,7 +172,7 @@ def _peak(*, anew: bool = False) -> int:
 
 def _read(target: Target, value: Any, folder: Path) -> str:
     try:
-        with _alarm():
+        with alarm():
             target.read(value, folder)
     except MuloError as error:
         if not (error.message and error.hint):
@@ -199,7 +199,7 @@ def place_of(error: BaseException) -> str:
 
 
 @contextmanager
-def _alarm() -> Iterator[None]:
+def alarm() -> Iterator[None]:
     """Interrupt what takes too long, and end the process where that is not heard."""
     began, looks = time.process_time(), 0
 

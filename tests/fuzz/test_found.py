@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,19 @@ from mulo_cli.results.store import append_record, read_lines
 from mulo_cli.results.tuned import read_tuned
 from tests.datasets.image_files import image_bytes, pixels, write_zip
 from tests.fuzz.data_targets import npy
-from tests.fuzz.harness import attempt
+from tests.fuzz.harness import alarm, attempt
 from tests.fuzz.mutations import deep
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.weight_targets import BOMBS, TOWERS
 from tests.results.evaluation_rows import rows_of
+
+
+@pytest.fixture(autouse=True)
+def _ends() -> Iterator[None]:
+    """A defect that comes back fails, and does not hang."""
+    with alarm():
+        yield
+
 
 LONG_HEX = "0x" + "f" * 5_000
 """A number that TOML's reader takes, and that Python refuses to spell."""
