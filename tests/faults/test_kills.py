@@ -5,6 +5,7 @@ The slow campaign tries many moments; `pytest -m slow -s tests/faults` shows the
 
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ EVALUATE += ("--widths", "8,16", *NETWORKS, "--output", "rows.jsonl", "--append"
 GRID = "learning_rate = [1e-4, 1e-3, 1e-2, 1e-1]\nweight_decay = [0.0, 0.1]\n"
 TUNE = ("tune-adam", "--grid", "grid.toml", "--width", "8", *NETWORKS, "--lanes", "4")
 TUNE += ("--out", "tuned")
+
+KILLS = 20
+"""That a slow campaign asks for."""
 
 CLOCK = ("inner_steps_per_second", "seconds_per_step")
 
@@ -66,7 +70,6 @@ class Campaign:
     def __init__(self, commands: Commands, arguments: tuple[str, ...], read, folder: Path) -> None:
         self.commands, self.arguments, self.read = commands, arguments, read
         self.folder, self.tried = folder, Counter()
-        self.attempts = 0
         # the second run is like all that follow: it finds its programs compiled
         for name in ("first", "whole"):
             ended = commands.run(*arguments, cwd=self.place(name))
@@ -95,6 +98,14 @@ class Campaign:
 
     def killed(self) -> int:
         return self.tried.total()
+
+    def attempts(self, enough: Callable[[], bool]) -> Iterator[int]:
+        """Yield numbers of attempts until they are enough; they may not be ten for each kill."""
+        number = 0
+        while not enough():
+            number += 1
+            assert number < 10 * KILLS, self.tried
+            yield number
 
     def report(self, what: str) -> None:
         told = ", ".join(f"{count} {when}" for when, count in sorted(self.tried.items()))
@@ -127,9 +138,12 @@ def test_a_meta_training_that_is_killed_while_it_saves_ends_in_the_same_bits(com
 
 @pytest.mark.slow
 def test_twenty_kills_of_a_meta_training(commands, tmp_path):
-    campaign, number = Campaign(commands, RUN, result_of_run, tmp_path), 0
-    while campaign.killed() < 20 or campaign.tried["while a checkpoint was written"] < 3:
-        number += 1
+    campaign = Campaign(commands, RUN, result_of_run, tmp_path)
+
+    def enough() -> bool:
+        return campaign.killed() >= KILLS and campaign.tried["while a checkpoint was written"] >= 3
+
+    for number in campaign.attempts(enough):
         cwd = campaign.place(str(number))
         campaign.kill(moments_of_a_run(campaign, number, cwd / "run"), cwd)
     campaign.report("meta-train")
@@ -139,11 +153,10 @@ def test_twenty_kills_of_a_meta_training(commands, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "rows"), [(EVALUATE, "rows.jsonl"), (TUNE, "tuned/rows.jsonl")]
 )
-def test_ten_kills_lose_double_and_tear_no_row(commands, tmp_path, arguments, rows):
-    campaign, number = Campaign(commands, arguments, result_of_rows, tmp_path), 0
+def test_twenty_kills_lose_double_and_tear_no_row(commands, tmp_path, arguments, rows):
+    campaign = Campaign(commands, arguments, result_of_rows, tmp_path)
     assert len(campaign.whole) in (8, 16)
-    while campaign.killed() < 10:
-        number += 1
+    for number in campaign.attempts(lambda: campaign.killed() >= KILLS):
         cwd = campaign.place(str(number))
         campaign.kill(moments_of_rows(campaign, number, cwd / rows), cwd)
     campaign.report(arguments[0])
