@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from mulo_cli.artefacts.card import Card, read_card, to_json
-from mulo_cli.artefacts.orbax import checkpointer
+from mulo_cli.artefacts.orbax import checkpointer, reading
 from mulo_cli.artefacts.trees import on_first_device, reason, tree_checksum
 from mulo_cli.errors import ArtefactError, OutputError
 from mulo_cli.types import Theta
@@ -120,7 +120,7 @@ def load_theta(path: Path, card: Card, shapes: PyTree) -> Theta:
             "the artefact is damaged or of another architecture; write it again",
         )
     try:
-        with checkpointer() as orbax:
+        with reading(), checkpointer() as orbax:
             target = ocp.args.StandardRestore(on_first_device(shapes))
             theta = orbax.restore((path / THETA).absolute(), args=target)
     except Exception as error:  # Orbax raises many kinds for missing, torn and misshapen files

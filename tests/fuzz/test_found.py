@@ -1,6 +1,7 @@
 """What fuzzing has found, each with the smallest input that showed it."""
 
 import bz2
+import gc
 import gzip
 import os
 import subprocess
@@ -50,7 +51,7 @@ from tests.fuzz.data_targets import npy
 from tests.fuzz.harness import alarm, attempt
 from tests.fuzz.mutations import deep
 from tests.fuzz.targets import TARGETS
-from tests.fuzz.weight_targets import BOMBS, TOWERS
+from tests.fuzz.weight_targets import BOMBS, SHIPPED, THETA, TOWERS
 from tests.results.evaluation_rows import rows_of
 
 
@@ -398,3 +399,18 @@ def test_rank_reads_pipes_that_are_open_already(tmp_path):
     code, told = ranked(f"/dev/fd/{reader}", pass_fds=(reader,))
     os.close(reader)
     assert code == 0, told
+
+
+def test_of_a_damaged_theta_nothing_but_the_error_is_told(monkeypatch, caplog):
+    """Orbax gives up at the first array; the others found nobody to tell that they had failed."""
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    (path,) = (path for path in THETA if path.parts[-2:] == ("theta", "manifest.ocdbt"))
+    damaged = bytearray(path.read_bytes())
+    damaged[23] ^= 0xFF
+    for _ in range(5):
+        damage = (path.relative_to(SHIPPED), bytes(damaged))
+        assert attempt(TARGETS["directory of theta"], damage) == "refused"
+        time.sleep(0.1)
+        gc.collect()
+    assert (told, caplog.records) == ([], [])

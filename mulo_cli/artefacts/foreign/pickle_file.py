@@ -66,7 +66,7 @@ def _read_without_running(content: bytes) -> None:
         for count, (opcode, argument, position) in enumerate(pickletools.genops(content)):
             end = (position or 0) + 1
             _check_instruction(opcode.name, argument, count)
-            if opcode.name == "FRAME" and argument > len(content) - end:
+            if opcode.name == "FRAME" and (argument or 0) > len(content) - end:
                 raise Malformed("it is cut off")
     except Malformed:
         raise
