@@ -103,7 +103,7 @@ def _spread_batches(make_batch: BatchFunction, mesh: Mesh) -> BatchFunction:
 
     def where(leaf: Array) -> NamedSharding:
         even = leaf.ndim > 0 and leaf.shape[0] % mesh.shape[PARTS] == 0
-        return NamedSharding(mesh, PartitionSpec(PARTS if even else None))
+        return NamedSharding(mesh, PartitionSpec(PARTS) if even else PartitionSpec())
 
     def batch(data: Data, key: PRNGKey, step: Array) -> Batch:
         made = make_batch(data, key, step)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,13 @@ def environment(**extra: str) -> dict[str, str]:
     """
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     return inherited | {"NO_COLOR": "1", "COLUMNS": "100", "TERM": "dumb"} | extra
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nobody listens just now."""
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
 
 
 def mulo(

@@ -1,6 +1,5 @@
 """Processes that work together: whatever becomes of one, the others end soon and say why."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import environment
+from tests.cli.programs import environment, free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,12 +16,6 @@ SOON = 60.0
 """Seconds in which a process must have ended."""
 
 LOST = "another process of this run has ended, or cannot be reached any more"
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        return server.getsockname()[1]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.cli.programs import TINY, environment
+from tests.cli.programs import TINY, environment, free_port
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 300
@@ -26,12 +25,6 @@ class Told(NamedTuple):
     steps: int
     checksum: str
     best: float
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        return server.getsockname()[1]
 
 
 QUICK = "--xla_backend_optimization_level=1"
