@@ -55,9 +55,9 @@ class PlannedTask:
         return self.section.widths[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """One optimizer on one task: networks of all seeds.
+    """One optimizer on one task: networks of all seeds. It is known by being itself.
 
     Attributes:
         plan: the task.
@@ -84,6 +84,7 @@ class Workbench:
         self._entries: dict[str, DatasetEntry] = {}
         self._described: dict[str, Dataset] = {}
         self._loaded: Dataset | None = None
+        self._costs: dict[Job, TrainingCosts] = {}
 
     def jobs(
         self, plans: Iterable[PlannedTask], references: Sequence[OptimizerReference]
@@ -109,9 +110,11 @@ class Workbench:
         return spread(task, self._mesh)
 
     def costs(self, job: Job) -> TrainingCosts:
-        """Tell what a job costs, from shapes alone."""
-        resting = self.resting_bytes(job.plan.section.dataset)
-        return training_costs(job.task, job.optimizer, job.plan.config, resting)
+        """Tell what a job costs, from shapes alone; it is traced once."""
+        if job not in self._costs:
+            resting = self.resting_bytes(job.plan.section.dataset)
+            self._costs[job] = training_costs(job.task, job.optimizer, job.plan.config, resting)
+        return self._costs[job]
 
     def resting_bytes(self, name: str) -> int:
         """Return the bytes of a data set that rest on the device.

@@ -16,10 +16,12 @@ from mulo_cli.cli.terminal import Terminal
 from mulo_cli.processes import Place
 
 if TYPE_CHECKING:
-    from mulo_cli.assembly.suites import Job, Workbench
+    from mulo_cli.assembly.suites import Job, PlannedTask, Workbench
     from mulo_cli.cli.interrupts import StopRequest
     from mulo_cli.cli.progress import Display
     from mulo_cli.cli.row_output import RowOutput
+    from mulo_cli.cli.suite_evaluation import Asked
+    from mulo_cli.recipes.references import OptimizerReference
     from mulo_cli.results.records import EvaluationIdentity, EvaluationRow
 
 
@@ -38,18 +40,43 @@ class Shown:
     lines: bool
 
 
-def own_jobs(
-    terminal: Terminal, bench: "Workbench", jobs: "Sequence[Job]", place: Place
-) -> "list[Job]":
-    """Return the jobs of one process, in their order, and say how many they are."""
-    from mulo_cli.cli.suite_evaluation import estimate
+def shares(
+    terminal: Terminal,
+    bench: "Workbench",
+    plans: "list[PlannedTask]",
+    references: "Sequence[OptimizerReference]",
+    place: Place,
+    asked: "Asked",
+) -> "tuple[list[Job], list[Job]]":
+    """Return the jobs that all processes will do, as far as this one knows, and its own.
 
-    if place.count == 1:
-        return list(jobs)
+    Hosts may differ in the data they have. They deal alike all the same, because work is dealt from
+    shapes alone; what each leaves out for want of data is then of its own share.
+
+    Args:
+        terminal: where it is said what is left out, and which process does how much.
+        bench: builds jobs, and knows their costs.
+        plans: of all processes.
+        references: of optimizers.
+        place: of this process.
+        asked: what may be left out.
+
+    Raises:
+        MuloError: something cannot be built, or data of this process is not here.
+    """
+    from mulo_cli.cli.suite_evaluation import estimate, with_data_here
+
+    if place.count == 1:  # nobody to deal alike with: data is looked for before anything is built
+        jobs = bench.jobs(with_data_here(terminal, plans, plans, asked), references)
+        return jobs, jobs
+    jobs = bench.jobs(plans, references)
     work = [costs.training_flops for _, costs in estimate(terminal, bench, jobs)]
     own = [jobs[number] for number in dealt(work, place)]
     tell_place(terminal, place, len(own), len(jobs), "trainings of an optimizer on a task")
-    return own
+    needed = [plan for plan in plans if any(job.plan is plan for job in own)]
+    here = with_data_here(terminal, plans, needed, asked)
+    done = [job for job in jobs if job.plan in here]
+    return done, [job for job in own if job in done]
 
 
 def dealt(work: Sequence[int], place: Place) -> list[int]:
@@ -92,6 +119,9 @@ def run_jobs(
             if request():
                 return
             known = known_rows(job, sink)
+            if len(known) < job.plan.config.seeds:
+                sink.look_again()
+                known = known_rows(job, sink)
             if len(known) < job.plan.config.seeds:
                 _train(bench, job, known, sink, request, progress, done)
             else:
@@ -145,7 +175,7 @@ def end(
         shown: how it is shown.
         request: of somebody who wants to stop.
         place: of this process. Of several, the one that finds the rows of all shows these.
-        jobs: of all processes.
+        jobs: of all processes, as far as it is known that they will be done.
     """
     rows, complete = sink.rows, place.count == 1
     if shown.output is not None:

@@ -72,10 +72,14 @@ class RowOutput:
         stored = None if self._file is None else self._file.find(identity)
         return stored and _at(identity.place, stored)
 
-    def found_by_now(self, identities: Iterable[EvaluationIdentity]) -> list[EvaluationRow]:
-        """Return those rows that this process or another one has written by now."""
+    def look_again(self) -> None:
+        """Learn what other processes have written by now."""
         if self._file is not None:
             self._file.look_again()
+
+    def found_by_now(self, identities: Iterable[EvaluationIdentity]) -> list[EvaluationRow]:
+        """Return those rows that this process or another one has written by now."""
+        self.look_again()
         return [row for identity in identities if (row := self.find(identity))]
 
     def take(self, row: EvaluationRow) -> EvaluationRow:

@@ -81,30 +81,40 @@ def plan_suite(terminal: Terminal, asked: Asked) -> list["PlannedTask"]:
 
 
 def with_data_here(
-    terminal: Terminal, plans: list["PlannedTask"], *, skip_missing: bool
+    terminal: Terminal, plans: list["PlannedTask"], own: list["PlannedTask"], asked: Asked
 ) -> list["PlannedTask"]:
-    """Return the trainings whose data is here.
+    """Return the trainings without those that are left out for want of data.
+
+    Of other hosts it is not known which data they have: as much as this one.
+
+    Args:
+        terminal: is told what is left out.
+        plans: of all processes.
+        own: of this one, which needs no data but theirs.
+        asked: whether there is a suite (else there is nothing to leave out), and what of it may be
+            left out.
 
     Raises:
-        DataError: some is not (and that is not to be skipped), or none is.
+        DataError: data of its own is not here (and not to be skipped), or none of all is.
     """
     from mulo_cli.assembly.suites import absent_data
     from mulo_cli.errors import DataError
 
-    absent = absent_data(plans)
-    if not absent:
+    if asked.suite is None:
         return plans
-    needed = "; ".join(f"{name}: {listing(tasks)}" for name, tasks in absent.items())
-    kept = [plan for plan in plans if plan.section.dataset not in absent]
-    if not skip_missing or not kept:
-        commands = ", ".join(f"`mulo data prepare {name}`" for name in absent)
+    absent, lacking = absent_data(plans), absent_data(own)
+    here = [plan for plan in plans if plan.section.dataset not in absent]
+    needed = "; ".join(f"{name}: {listing(tasks)}" for name, tasks in lacking.items())
+    if lacking and not (asked.skip_missing and here):
+        commands = ", ".join(f"`mulo data prepare {name}`" for name in lacking)
         raise DataError(
             f"data sets that tasks need are not here: {needed}",
             f"{commands}; or put another set in their place (--dataset), choose other tasks "
-            "(--only)" + ("" if not kept else ", or leave these out (--skip-missing)"),
+            "(--only)" + ("" if not here else ", or leave these out (--skip-missing)"),
         )
-    terminal.warning(f"left out, their data is not here: {needed}")
-    return kept
+    if lacking:
+        terminal.warning(f"left out, their data is not here: {needed}")
+    return here if asked.skip_missing else plans
 
 
 def refuse_too_large(costs: Sequence[tuple["Job", "TrainingCosts"]], free: int | None) -> None:
@@ -156,42 +166,21 @@ def estimate(
     return told
 
 
-def open_output(
-    terminal: Terminal,
-    bench: "Workbench",
-    jobs: Sequence["Job"],
-    output: Path | None,
-    free: int | None,
-    place: Place,
-    *,
-    lines: bool,
-) -> "RowOutput":
-    """Return where rows go; no file is made for trainings that do not fit into free memory.
-
-    Args:
-        terminal: shows progress.
-        bench: knows costs.
-        jobs: of this process.
-        output: that keeps the rows, in a file for each process.
-        free: bytes of memory; None where nothing is to be refused.
-        place: of this process.
-        lines: whether stdout gets lines.
-
-    Raises:
-        MuloError: some that are still to be trained do not.
-    """
+def rows_so_far(
+    terminal: Terminal, output: Path | None, place: Place, *, lines: bool
+) -> "RowOutput | None":
+    """Open an output of which a file is there; None: nothing is, and no file was made."""
     from mulo_cli.cli.row_output import RowOutput
 
-    grown = output is not None and files_of(output)
-    sink = RowOutput(terminal, output, lines=lines, place=place) if grown else None
-    if free is not None:
-        missing = [
-            job
-            for job in jobs
-            if sink is None or len(known_rows(job, sink)) < job.plan.config.seeds
-        ]
-        refuse_too_large(estimate(terminal, bench, missing), free)
-    return sink or RowOutput(terminal, output, lines=lines, place=place)
+    begun = output is not None and files_of(output)
+    return RowOutput(terminal, output, lines=lines, place=place) if begun else None
+
+
+def untrained(jobs: Sequence["Job"], sink: "RowOutput | None") -> list["Job"]:
+    """Return the jobs of which rows are missing in an output, if there is one."""
+    if sink is None:
+        return list(jobs)
+    return [job for job in jobs if len(known_rows(job, sink)) < job.plan.config.seeds]
 
 
 def known_rows(job: "Job", sink: "RowOutput") -> dict[int, EvaluationRow]:

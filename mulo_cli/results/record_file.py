@@ -1,7 +1,8 @@
 """A file of records that grows: what is there is kept, and not computed again."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
@@ -18,6 +19,14 @@ from mulo_cli.results.store import (
 
 BEGINNING = b'{"optimizer": "'
 """Of every record that has an identity, as it is written."""
+
+
+@dataclass(frozen=True)
+class _Foreign(Generic[Record]):
+    """What another process' file held when it was read: its state then, key -> records."""
+
+    state: tuple[int, ...]
+    records: Mapping[str, list[Record]]
 
 
 def no_others() -> Iterable[Path]:
@@ -41,7 +50,6 @@ class RecordFile(Generic[Record]):
 
     Attributes:
         mended: whether a last line, not written to its end, was cut off.
-        beside: how many of the others hold records.
     """
 
     def __init__(
@@ -62,10 +70,8 @@ class RecordFile(Generic[Record]):
         except OSError as error:
             raise not_writable(path, error) from error
         complete, torn = _split(content)
-        self._records: dict[str, list[Record]] = {}
-        for record in self._read(complete, path):
-            self._keep(record)
-        self._foreign: dict[str, list[Record]] = {}
+        self._records = self._by_key(complete, path)
+        self._foreign: dict[Path, _Foreign[Record]] = {}
         self.look_again()
         self.mended = bool(torn)
         if torn:
@@ -73,23 +79,31 @@ class RecordFile(Generic[Record]):
             replace_text(path, complete.decode())
 
     def look_again(self) -> None:
-        """Read what others have written by now.
+        """Read what others have written by now; a file that is as it was costs nothing.
 
         Raises:
             DataError: one of their files holds something else.
         """
-        self._foreign, self.beside = {}, 0
+        before, self._foreign = self._foreign, {}
         for path in self._others():
             with suppress(OSError):  # it is gone, or nobody may read it
-                records = list(self._read(_split(path.read_bytes())[0], path))
-                self.beside += bool(records)
-                for record in records:
-                    self._foreign.setdefault(self._key(record), []).append(record)
+                told, known = path.stat(), before.get(path)
+                state = (told.st_ino, told.st_size, told.st_mtime_ns)
+                if known is None or known.state != state:
+                    complete = _split(path.read_bytes())[0]
+                    known = _Foreign(state, self._by_key(complete, path))
+                self._foreign[path] = known
+
+    @property
+    def beside(self) -> int:
+        """How many of the others hold records."""
+        return sum(bool(file.records) for file in self._foreign.values())
 
     def find_all(self, identity: Any) -> list[Record]:
         """Return the records of an identity, in the order they were written; others' come last."""
         key = self._key(identity)
-        return [*self._records.get(key, []), *self._foreign.get(key, [])]
+        places = [self._records, *(file.records for file in self._foreign.values())]
+        return [record for records in places for record in records.get(key, [])]
 
     def find(self, identity: Any) -> Record | None:
         """Return the newest record of an identity if there is one."""
@@ -107,6 +121,12 @@ class RecordFile(Generic[Record]):
 
     def _keep(self, record: Record) -> None:
         self._records.setdefault(self._key(record), []).append(record)
+
+    def _by_key(self, complete: bytes, path: Path) -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        for record in self._read(complete, path):
+            found.setdefault(self._key(record), []).append(record)
+        return found
 
     def _read(self, complete: bytes, path: Path) -> Iterator[Record]:
         try:

@@ -193,6 +193,19 @@ def test_a_launcher_tells_the_place_unless_one_wants_to_be_alone(ended):
     assert "4 rows, 0 of them new, are in rows.jsonl and 2 files beside it" in alone.stderr
 
 
+def test_what_another_process_has_done_meanwhile_is_not_trained_again(tmp_path, whole, monkeypatch):
+    trained = []
+
+    def train(_bench, job, *_):
+        trained.append(job.optimizer.name)
+        shutil.copy(whole / "rows.jsonl", tmp_path / "rows.0-of-2.jsonl")
+
+    monkeypatch.setattr("mulo_cli.cli.evaluation_run._train", train)
+    done = inside(*EVALUATE, "--append", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert trained == ["adamw"]
+
+
 def test_only_who_finds_the_rows_of_all_shows_and_draws_them(died, monkeypatch):
     drawn = []
     monkeypatch.setattr("mulo_cli.results.plots.prepare_plot", lambda path: None)

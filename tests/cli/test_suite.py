@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.cli.programs import inside
+from tests.datasets.prepared_sets import prepare_images, some_images
 
 SUITE = """
 name = "tiny"
@@ -29,6 +30,17 @@ mlp-small = { family = "mlp", depth = 1, width = 4, sizes = ["base"] }
 lm-small = { family = "lm", depth = 1, width = 4, sizes = ["base"] }
 mlp-wide = { family = "mlp", depth = 1, width = 8, sizes = ["xl", "xxl"] }
 mlp-deep = { family = "mlp", depth = 2, width = 4, axis = "depth" }
+"""
+
+ON_CIFAR = """
+c10-small = { family = "c10", depth = 1, width = 4, sizes = ["base"] }
+c10-wide = { family = "c10", depth = 1, width = 8, sizes = ["xl"] }
+
+[families.c10]
+title = "CIFAR"
+dataset = "cifar10"
+network = "mlp"
+batch_size = 16
 """
 
 SGD = ("--optimizer", "sgd")
@@ -298,6 +310,17 @@ def test_a_path_is_looked_at_once_and_read_once_for_all_of_its_trainings(picture
     assert sorted(calls) == ["build_dataset", "find_dataset"]
 
 
+def test_what_a_training_costs_is_traced_once(pictures, monkeypatch):
+    from mulo_cli.assembly import suites
+
+    traced, true = [], suites.training_costs
+    monkeypatch.setattr(suites, "training_costs", lambda *a: (traced.append(0), true(*a))[1])
+    bench, jobs = of_datasets(pictures)
+    for job in (*jobs, *jobs):
+        bench.costs(job)
+    assert len(traced) == len(jobs)
+
+
 def test_only_pixels_that_may_stay_in_a_file_do_not_rest_on_the_device(pictures, monkeypatch):
     monkeypatch.setattr("mulo_cli.assembly.suites.RESIDENT_LIMIT", 10)
     bench, _ = of_datasets(pictures)
@@ -350,6 +373,41 @@ def test_tasks_whose_data_is_not_here_can_be_left_out(place):
     assert done.returncode == 0, done.stderr
     assert [r["suite_task"] for r in rows(done.stdout)] == ["mlp-small"]
     assert "left out, their data is not here: lm1b: lm-small" in done.stderr
+
+
+def test_hosts_that_differ_in_data_deal_alike_and_leave_out_their_own_alone(place, monkeypatch):
+    (place / "tiny.toml").write_text(SUITE + ON_CIFAR)
+    pixels = some_images(shape=(32, 32, 3))
+    rich = place / "rich"
+    prepare_images(rich, "cifar10", dataclasses.replace(pixels, num_classes=10, classes=()))
+    shares: list[list[str]] = []
+    monkeypatch.setattr(
+        "mulo_cli.cli.evaluation_run.run_jobs",
+        lambda terminal, bench, jobs, *_: shares.append([j.plan.place.suite_task for j in jobs]),
+    )
+
+    def process(index: int, data: Path, *options: str):
+        at = ("--process-id", str(index), "--num-processes", "2")
+        asked = (*OWN, *SGD, "--only", "mlp-*,c10-*", *at, *options)
+        return inside(*asked, cwd=place, MULO_DATA_DIR=str(data))
+
+    for index, data in enumerate((rich, place / "poor")):
+        done = process(index, data, "--skip-missing")
+        assert done.returncode == 0, done.stderr
+    told = sorted([*shares[0], *shares[1]])
+    assert told == ["c10-wide", "mlp-deep", "mlp-small", "mlp-wide"], "each is one process'"
+    assert "c10-wide" in shares[0]
+    lacking = process(1, place / "poor")
+    assert lacking.returncode == 1
+    assert "c10-small" in lacking.stderr
+    assert "c10-wide" not in lacking.stderr, "that is another process'"
+
+
+def test_several_processes_are_told_what_to_compare(place):
+    refused = inside(*OWN, "--process-id", "0", "--num-processes", "2", cwd=place)
+    assert refused.returncode == 2
+    assert "no --optimizer says" in refused.stderr
+    assert "--optimizer adamw" in refused.stderr.split("hint: ")[1]
 
 
 # --- What it would cost ---------------------------------------------------------------------------

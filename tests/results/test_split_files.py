@@ -1,5 +1,7 @@
 """The files of one output that several processes write are told apart, and from all others."""
 
+from pathlib import Path
+
 import pytest
 
 from mulo_cli.errors import DataError
@@ -109,6 +111,18 @@ def test_what_others_have_written_since_is_found_by_looking_again(tmp_path):
     theirs.unlink()
     file.look_again()
     assert file.find(ROWS[0]) is None
+
+
+def test_looking_again_reads_only_what_has_changed(tmp_path, monkeypatch):
+    file = rows_of_two(tmp_path)
+    read, true = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.name), true(path))[1])
+    file.look_again()
+    assert (read, file.beside) == ([], 1)
+    (tmp_path / "rows.jsonl").write_text(to_line(ROWS[3]) + "\n")
+    file.look_again()
+    assert (read, file.beside) == (["rows.jsonl"], 2)
+    assert file.find(ROWS[0]) == ROWS[0]
 
 
 def test_something_else_under_the_name_of_another_process_is_an_error_that_names_it(tmp_path):

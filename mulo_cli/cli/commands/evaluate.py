@@ -32,7 +32,7 @@ mulo evaluate --suite desk --optimizer mulo-m-desk --optimizer muadam:learning_r
 
 mulo evaluate --suite paper --only 'mlp-*' --dry-run
 
-srun -n 8 mulo evaluate --suite paper --output paper.jsonl --append
+srun -n 8 mulo evaluate --suite paper --optimizer muadam:preset=paper --output paper.jsonl --append
 """
 
 BUILT_IN = ("adamw:learning_rate=0.01", "muadam:learning_rate=0.1")
@@ -150,11 +150,17 @@ def evaluate(
     """
     from mulo_cli.assembly.suites import Workbench
     from mulo_cli.cli.cost_tables import tell_costs
-    from mulo_cli.cli.evaluation_run import Shown, end, own_jobs, run_jobs
+    from mulo_cli.cli.evaluation_run import Shown, end, run_jobs, shares
     from mulo_cli.cli.interrupts import stop_request
     from mulo_cli.cli.memory import free_memory
-    from mulo_cli.cli.row_output import own_rows
-    from mulo_cli.cli.suite_evaluation import Asked, estimate, open_output
+    from mulo_cli.cli.row_output import RowOutput, own_rows
+    from mulo_cli.cli.suite_evaluation import (
+        Asked,
+        estimate,
+        refuse_too_large,
+        rows_so_far,
+        untrained,
+    )
     from mulo_cli.recipes.references import parse_optimizer
 
     terminal = Terminal()
@@ -164,8 +170,8 @@ def evaluate(
         suite, tuple(only or ()), limit_width, skip_missing,
         dataset, task, widths, depth, batch_size, steps, at, seeds, window,
     )  # fmt: skip
-    plans = _plans(terminal, asked, dry_run=dry_run)
-    named = dict.fromkeys(optimizer or _built_in(terminal, plans))
+    plans = _plans(terminal, asked)
+    named = dict.fromkeys(optimizer or _built_in(terminal, plans, place))
     references = [parse_optimizer(text) for text in named]
     mesh = mesh_for(shard=shard)
     bench, free = Workbench(mesh), memory_of_all(free_memory(), mesh)
@@ -174,11 +180,12 @@ def evaluate(
         return tell_costs(terminal, costs, free, lines=lines)
     _check_output(output, plot, place, append=append)
     with stop_request() as request:
-        jobs = bench.jobs(plans, references)
-        own = own_jobs(terminal, bench, jobs, place)
+        jobs, own = shares(terminal, bench, plans, references, place, asked)
         with own_rows(terminal, output, place):
-            limit = None if suite is None else free
-            sink = open_output(terminal, bench, own, output, limit, place, lines=lines)
+            begun = rows_so_far(terminal, output, place, lines=lines)
+            if suite is not None and free is not None:
+                refuse_too_large(estimate(terminal, bench, untrained(own, begun)), free)
+            sink = begun or RowOutput(terminal, output, lines=lines, place=place)
             run_jobs(terminal, bench, own, sink, request)
     return end(terminal, sink, Shown(output, plot, lines), request, place, jobs)
 
@@ -199,13 +206,15 @@ def told_steps(at: str | None, steps: int, window: int) -> tuple[int, ...]:
     return told
 
 
-def _plans(terminal: Terminal, asked: "Asked", *, dry_run: bool) -> list["PlannedTask"]:
+def _plans(terminal: Terminal, asked: "Asked") -> list["PlannedTask"]:
     """Return what is to be trained: a suite's tasks, or one network at several widths.
+
+    Whether their data is here is not looked at: hosts that differ in that have the same plans.
 
     Raises:
         UsageError: options that do not go together.
     """
-    from mulo_cli.cli.suite_evaluation import plan_suite, with_data_here
+    from mulo_cli.cli.suite_evaluation import plan_suite
     from mulo_cli.errors import UsageError
 
     of_suites = {"--only": asked.only, "--limit-width": asked.limit_width}
@@ -221,10 +230,7 @@ def _plans(terminal: Terminal, asked: "Asked", *, dry_run: bool) -> list["Planne
             f"{given[0]} does not go with --suite: its tasks say what is trained",
             "choose tasks with --only and --limit-width, or leave --suite away",
         )
-    if asked.suite is None:
-        return _plain_plans(asked)
-    plans = plan_suite(terminal, asked)
-    return plans if dry_run else with_data_here(terminal, plans, skip_missing=asked.skip_missing)
+    return _plain_plans(asked) if asked.suite is None else plan_suite(terminal, asked)
 
 
 def _plain_plans(asked: "Asked") -> list["PlannedTask"]:
@@ -246,10 +252,21 @@ def _plain_plans(asked: "Asked") -> list["PlannedTask"]:
     ]
 
 
-def _built_in(terminal: Terminal, plans: Sequence["PlannedTask"]) -> tuple[str, ...]:
-    """Return the optimizers of the built-in selection, and say that they were chosen."""
+def _built_in(terminal: Terminal, plans: Sequence["PlannedTask"], place: Place) -> tuple[str, ...]:
+    """Return the optimizers of the built-in selection, and say that they were chosen.
+
+    Raises:
+        UsageError: there are several processes, which may choose different ones.
+    """
+    from mulo_cli.errors import UsageError
     from mulo_cli.results.run_directory import newest_finished_run
 
+    if place.count > 1:
+        raise UsageError(
+            f"{place.count} processes share the work, and no --optimizer says what it is",
+            "name them: --optimizer adamw --optimizer runs/mine, for example; the newest run in "
+            "./runs need not be the same for all of them (--alone does everything here)",
+        )
     run = newest_finished_run()
     published = all(plan.preset is not None for plan in plans)
     chosen = (*(PUBLISHED if published else BUILT_IN), *([str(run)] if run else []))
