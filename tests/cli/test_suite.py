@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mulo_cli.errors import DataError
 from tests.cli.programs import inside
 from tests.datasets.prepared_sets import prepare_images, some_images
 
@@ -33,7 +34,6 @@ mlp-deep = { family = "mlp", depth = 2, width = 4, axis = "depth" }
 """
 
 ON_CIFAR = """
-c10-small = { family = "c10", depth = 1, width = 4, sizes = ["base"] }
 c10-wide = { family = "c10", depth = 1, width = 8, sizes = ["xl"] }
 
 [families.c10]
@@ -375,32 +375,42 @@ def test_tasks_whose_data_is_not_here_can_be_left_out(place):
     assert "left out, their data is not here: lm1b: lm-small" in done.stderr
 
 
-def test_hosts_that_differ_in_data_deal_alike_and_leave_out_their_own_alone(place, monkeypatch):
+def test_hosts_that_differ_in_data_deal_alike(place, monkeypatch):
     (place / "tiny.toml").write_text(SUITE + ON_CIFAR)
     pixels = some_images(shape=(32, 32, 3))
-    rich = place / "rich"
-    prepare_images(rich, "cifar10", dataclasses.replace(pixels, num_classes=10, classes=()))
-    shares: list[list[str]] = []
+    prepare_images(place / "rich", "cifar10", dataclasses.replace(pixels, num_classes=10))
     monkeypatch.setattr(
         "mulo_cli.cli.evaluation_run.run_jobs",
         lambda terminal, bench, jobs, *_: shares.append([j.plan.place.suite_task for j in jobs]),
     )
-
-    def process(index: int, data: Path, *options: str):
-        at = ("--process-id", str(index), "--num-processes", "2")
-        asked = (*OWN, *SGD, "--only", "mlp-*,c10-*", *at, *options)
-        return inside(*asked, cwd=place, MULO_DATA_DIR=str(data))
-
-    for index, data in enumerate((rich, place / "poor")):
-        done = process(index, data, "--skip-missing")
+    shares: list[list[str]] = []
+    for index, host in enumerate(("rich", "poor")):
+        at = ("--process-id", str(index), "--num-processes", "2", "--skip-missing")
+        chosen = ("--only", "mlp-wide,mlp-small,c10*")
+        done = inside(*OWN, *SGD, *chosen, *at, cwd=place, MULO_DATA_DIR=str(place / host))
         assert done.returncode == 0, done.stderr
-    told = sorted([*shares[0], *shares[1]])
-    assert told == ["c10-wide", "mlp-deep", "mlp-small", "mlp-wide"], "each is one process'"
-    assert "c10-wide" in shares[0]
-    lacking = process(1, place / "poor")
-    assert lacking.returncode == 1
-    assert "c10-small" in lacking.stderr
-    assert "c10-wide" not in lacking.stderr, "that is another process'"
+    assert shares == [["mlp-small", "c10-wide"], ["mlp-wide"]]
+
+
+def test_a_process_needs_the_data_of_its_own_share_alone(place, capsys):
+    from mulo_cli.cli.suite_evaluation import Asked, plan_suite, with_data_here
+    from mulo_cli.cli.terminal import Terminal
+
+    (place / "tiny.toml").write_text(SUITE + ON_CIFAR)
+    said = {"suite": str(place / "tiny.toml"), "only": ("mlp-small", "c10*"), "skip_missing": False}
+    asked = Asked(**dict.fromkeys(field.name for field in dataclasses.fields(Asked)) | said)
+    skipping, terminal = dataclasses.replace(asked, skip_missing=True), Terminal()
+    plans = plan_suite(terminal, asked)
+    digits, cifar = ([plan] for plan in plans)
+    assert with_data_here(terminal, plans, digits, asked) == plans
+    assert with_data_here(terminal, plans, digits, skipping) == digits
+    assert "left out" not in capsys.readouterr().err
+    assert with_data_here(terminal, plans, cifar, skipping) == digits
+    assert "left out, their data is not here: cifar10: c10-wide" in capsys.readouterr().err
+    with pytest.raises(DataError, match="c10-wide"):
+        with_data_here(terminal, plans, cifar, asked)
+    with pytest.raises(DataError, match="c10-wide"):
+        with_data_here(terminal, cifar, cifar, skipping)
 
 
 def test_several_processes_are_told_what_to_compare(place):
