@@ -156,20 +156,18 @@ def _do(
         if crew.leads and directory.exists() and not overwrite:
             refuse_other_recipe(directory, recipe)
             done = directory.finished()
-        if _first_says(crew, done):
+        if _anybody(crew, done):
             return already_finished(directory) if crew.leads else Outcome()
         return _run(terminal, crew, recipe, directory, overwrite=overwrite)
 
 
-def _first_says(crew: "Crew", said: bool) -> bool:
-    """Return what process 0 says."""
+def _anybody(crew: "Crew", said: bool) -> bool:
+    """Whether any process says yes; of one that is alone nobody need be asked."""
     if crew.alone:
         return said
-    import numpy as np
+    from mulo_cli.meta_training.crossing import anybody
 
-    from mulo_cli.meta_training.crossing import sent
-
-    return bool(sent(np.array(said), 0))
+    return anybody(said)
 
 
 def _run(
