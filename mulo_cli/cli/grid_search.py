@@ -231,9 +231,9 @@ def _finished(
     from mulo_cli.cli.tables import tuning_table
     from mulo_cli.errors import NumericalError
     from mulo_cli.results.records import to_plain
-    from mulo_cli.results.run_lock import in_turn
     from mulo_cli.results.store import replace_text
     from mulo_cli.results.tuned import rank_configurations, tuned_from
+    from mulo_cli.results.turns import in_turn
 
     grid, path = search.asked.grid, search.asked.folder / BEST
     ranked = rank_configurations(rows)

@@ -25,7 +25,8 @@ def own_rows(terminal: Terminal, path: Path | None, place: Place) -> Iterator[No
     Raises:
         OutputError: another command is at work there.
     """
-    from mulo_cli.results.run_lock import locked_file, locked_names, refuse_if_locked
+    from mulo_cli.results.lock_file import locked_names
+    from mulo_cli.results.run_lock import locked_file, refuse_if_locked
 
     if path is None:
         yield

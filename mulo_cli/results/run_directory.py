@@ -16,7 +16,7 @@ from typing import Any
 
 from mulo_cli.errors import OutputError
 from mulo_cli.results.environment import environment_changes
-from mulo_cli.results.run_lock import LOCK
+from mulo_cli.results.lock_file import LOCK
 from mulo_cli.results.store import (
     append_record,
     is_draft,

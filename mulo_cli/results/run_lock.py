@@ -25,6 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mulo_cli.errors import OutputError
+from mulo_cli.results.lock_file import (
+    FLAGS,
+    LARGEST,
+    LOCK,
+    flock,
+    is_there,
+    lock_of,
+    open_lock,
+    read_lock,
+    silence_of,
+)
 from mulo_cli.results.lock_owner import (
     Owner,
     age,
@@ -36,14 +47,6 @@ from mulo_cli.results.lock_owner import (
 )
 from mulo_cli.results.store import not_writable
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-LOCK = ".mulo-lock"
-"""Name of the lock in a folder; that of a file `rows.jsonl` is `.rows.jsonl.mulo-lock`."""
-
 HEARTBEAT = 5.0
 """Seconds between two signs of life of an owner."""
 
@@ -53,15 +56,6 @@ systems may show a sign of life late."""
 
 SETTLING = 0.5
 """Seconds after which, on a file system without locks, what we wrote must still be there."""
-
-LARGEST = 2**16
-"""Bytes that are read of a lock; it has a few hundred."""
-
-FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""A lock is no link, and what has its name but is no file is not waited for."""
-
-UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
-"""What file systems without locks answer."""
 
 Tell = Callable[[str], None]
 """Takes a sentence for the user."""
@@ -98,7 +92,7 @@ def locked_file(path: Path, tell: Tell) -> Iterator[None]:
     if place.exists() and not place.is_file():
         yield
         return
-    with _gone_if_empty(place.parent), _locked(_lock_of(place), path, tell):
+    with _gone_if_empty(place.parent), _locked(lock_of(place), path, tell):
         yield
 
 
@@ -112,7 +106,7 @@ def refuse_if_locked(path: Path, tell: Tell) -> None:
     Raises:
         OutputError: another command is at work with it.
     """
-    lock = _lock_of(path.resolve())
+    lock = lock_of(path.resolve())
     try:
         descriptor = os.open(lock, os.O_RDONLY | FLAGS)
     except OSError:  # it is not there; or nobody can tell
@@ -122,16 +116,6 @@ def refuse_if_locked(path: Path, tell: Tell) -> None:
             _refuse_living(descriptor, lock, path, tell)
     finally:
         os.close(descriptor)
-
-
-def locked_names(folder: Path) -> list[str]:
-    """Return the names of those files in a folder that have a lock, whoever left it there."""
-    try:
-        names = [entry.name for entry in folder.iterdir()]
-    except OSError:
-        return []
-    locks = [name for name in names if name.startswith(".") and name.endswith(LOCK)]
-    return [name[1 : -len(LOCK)] for name in locks if name != LOCK]
 
 
 @contextmanager
@@ -146,11 +130,6 @@ def _gone_if_empty(folder: Path) -> Iterator[None]:
                 place.rmdir()
 
 
-def _lock_of(place: Path) -> Path:
-    """Return the lock of a file: it has one, whatever links lead to it, if these were followed."""
-    return place.with_name(f".{place.name}{LOCK}")
-
-
 @dataclass(frozen=True)
 class _Held:
     """A lock that we have taken: its place, its open file, and what we have written into it."""
@@ -161,8 +140,8 @@ class _Held:
 
     def still(self) -> bool:
         """Whether it is ours: we may have been suspended for so long that another took it over."""
-        there = _is_there(self.descriptor, self.lock)
-        return there and _read(self.descriptor) == self.content[:LARGEST]
+        there = is_there(self.descriptor, self.lock)
+        return there and read_lock(self.descriptor) == self.content[:LARGEST]
 
 
 @contextmanager
@@ -184,54 +163,11 @@ def _locked(lock: Path, what: Path, tell: Tell) -> Iterator[None]:
         os.close(held.descriptor)
 
 
-@contextmanager
-def in_turn(path: Path) -> Iterator[None]:
-    """Wait for other processes that change a small file, and keep them waiting for as long.
-
-    Where the file system has no locks, nobody waits.
-
-    Raises:
-        OutputError: the lock cannot be written.
-    """
-    lock = _lock_of(path.resolve())
-    descriptor = _wait_for(lock)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            lock.unlink()
-        os.close(descriptor)
-
-
-def _wait_for(lock: Path) -> int:
-    """Return the open file of a lock when it is our turn."""
-    while True:
-        descriptor = _open(lock)
-        try:
-            if fcntl is not None:
-                with suppress(OSError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if fcntl is None or _is_there(descriptor, lock):
-                return descriptor
-        except BaseException:  # not our turn yet: the file is another's
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # who had it before us has deleted it
-
-
-def _open(lock: Path) -> int:
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(lock, os.O_RDWR | os.O_CREAT | FLAGS, 0o644)
-    except OSError as error:
-        raise not_writable(lock, error) from error
-
-
 def _take(lock: Path, what: Path, tell: Tell) -> _Held:
     """Return a lock that is ours."""
     us = this_process()
     while True:
-        descriptor = _open(lock)
+        descriptor = open_lock(lock)
         try:
             held = _take_open(descriptor, lock, what, us, tell)
             if held is not None:
@@ -249,12 +185,12 @@ def _take_open(descriptor: int, lock: Path, what: Path, us: Owner, tell: Tell) -
     """Take a lock whose file is open; None if its owner has just deleted the file."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise OSError(errno.EEXIST, "something else has this name")
-    kernel_locks = _flock(descriptor)
+    kernel_locks = flock(descriptor)
     if kernel_locks is None:
         raise _in_use(what, _named(descriptor))
-    if not _is_there(descriptor, lock):
+    if not is_there(descriptor, lock):
         return None
-    content = _read(descriptor)
+    content = read_lock(descriptor)
     owner = from_json(content)
     if kernel_locks:
         _pass_over(descriptor, owner, us, what, tell)
@@ -272,31 +208,16 @@ def _take_open(descriptor: int, lock: Path, what: Path, us: Owner, tell: Tell) -
 
 def _refuse_living(descriptor: int, lock: Path, what: Path, tell: Tell) -> None:
     """Stop if the owner of a lock that is open for reading is alive."""
-    kernel_locks = _flock(descriptor, shared=True)  # shared: others may be asking as well
+    kernel_locks = flock(descriptor, shared=True)  # shared: others may be asking as well
     if kernel_locks is None:
         raise _in_use(what, _named(descriptor))
-    content, us = _read(descriptor), this_process()
+    content, us = read_lock(descriptor), this_process()
     owner = from_json(content)
     if not kernel_locks:
         if content:
             _why_gone_or_refuse(descriptor, owner, us, lock, what)
-    elif owner is not None and not is_neighbour(owner, us) and _silence(descriptor) < SILENCE:
+    elif owner is not None and not is_neighbour(owner, us) and silence_of(descriptor) < SILENCE:
         _watch(descriptor, owner, what, tell)
-
-
-def _flock(descriptor: int, *, shared: bool = False) -> bool | None:
-    """Take the system's lock: True if we have it, None if another has, False if there is none."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        if error.errno in UNSUPPORTED:
-            return False
-        raise
-    return True
 
 
 def _pass_over(descriptor: int, owner: Owner | None, us: Owner, what: Path, tell: Tell) -> None:
@@ -327,7 +248,7 @@ def _why_gone_or_refuse(
     descriptor: int, owner: Owner | None, us: Owner, lock: Path, what: Path
 ) -> str:
     """Decide by the content alone, on a file system without locks: say who is gone, and why."""
-    silence = _silence(descriptor)
+    silence = silence_of(descriptor)
     gone = None if owner is None else why_gone(owner, us, silent=silence > SILENCE)
     if owner is None or gone is None:
         more = f"; its last sign of life was {age(silence)} ago"
@@ -337,32 +258,14 @@ def _why_gone_or_refuse(
     return f"{owner.describe(us.since)}: {gone}"
 
 
-def _silence(descriptor: int) -> float:
-    """Return the seconds since the last sign of life of a lock's owner."""
-    return time.time() - os.fstat(descriptor).st_mtime
-
-
-def _is_there(descriptor: int, lock: Path) -> bool:
-    """Whether a file is still the one that has the lock's name."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(lock))
-    except FileNotFoundError:
-        return False
-
-
 def _named(descriptor: int) -> Owner | None:
     """Return whom a lock names; an owner that is just taking it gets the time to write."""
     for _ in range(10):
-        owner = from_json(_read(descriptor))
+        owner = from_json(read_lock(descriptor))
         if owner is not None:
             return owner
         time.sleep(SETTLING / 10)
     return None
-
-
-def _read(descriptor: int) -> bytes:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return os.read(descriptor, LARGEST)
 
 
 def _write(held: _Held) -> None:

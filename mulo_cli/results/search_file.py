@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from mulo_cli.errors import DataError
 from mulo_cli.results.records import to_plain
-from mulo_cli.results.run_lock import in_turn
 from mulo_cli.results.store import replace_text
+from mulo_cli.results.turns import in_turn
 
 Facts = Mapping[str, str | int]
 """What a program is compiled for, in words and numbers."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mulo_cli.results.run_lock import LOCK
+from mulo_cli.results.lock_file import LOCK
 from tests.cli.programs import TINY
 from tests.faults.killing import Commands, Moment, after, chance, growing, once, saving
 

@@ -13,17 +13,12 @@ from pathlib import Path
 import pytest
 
 from mulo_cli.errors import OutputError
-from mulo_cli.results import lock_owner, run_lock
+from mulo_cli.results import lock_file, lock_owner, run_lock
+from mulo_cli.results.lock_file import LOCK, locked_names
 from mulo_cli.results.lock_owner import Owner, age, from_json, this_process, to_json
 from mulo_cli.results.run_directory import RunDirectory
-from mulo_cli.results.run_lock import (
-    LOCK,
-    in_turn,
-    locked,
-    locked_file,
-    locked_names,
-    refuse_if_locked,
-)
+from mulo_cli.results.run_lock import locked, locked_file, refuse_if_locked
+from mulo_cli.results.turns import in_turn
 
 HOLD = """
 import sys, time
@@ -93,7 +88,7 @@ def left_behind(folder: Path, *, name: str = LOCK, silent: bool = False, **chang
 @pytest.fixture
 def no_kernel_locks(monkeypatch):
     """Have the content alone decide, as on a file system without locks."""
-    monkeypatch.setattr(run_lock, "fcntl", None)
+    monkeypatch.setattr(lock_file, "fcntl", None)
     monkeypatch.setattr(run_lock, "SETTLING", 0.01)
 
 
@@ -460,7 +455,7 @@ def test_who_stops_waiting_for_its_turn_takes_nothing_away(tmp_path, monkeypatch
 
     with in_turn(tmp_path / ROWS):
         with monkeypatch.context() as patch:
-            patch.setattr(run_lock.fcntl, "flock", interrupted)
+            patch.setattr(lock_file.fcntl, "flock", interrupted)
             with pytest.raises(KeyboardInterrupt), in_turn(tmp_path / ROWS):
                 pass
         assert (tmp_path / ROWS_LOCK).exists(), "it is another's turn"
