@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,39 @@ def strict_dtypes():
     import jax
 
     jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+QUICK_ROOMS = (
+    "cli",
+    "contracts",
+    "faults",
+    "in_your_loop",
+    "learned_optimizers",
+    "optimizees",
+    "optimizers",
+    "tasks",
+)
+"""Where numbers are compared within a tolerance, or with those of the very same programs, so that
+it does not matter how XLA rounds; and where training takes less time than compiling."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_programs(request):
+    """In those rooms let XLA optimize next to nothing: its compiling is most of their time.
+
+    Only by default: `-m slow`, or any other choice, compiles as users do. Processes inherit it.
+    """
+    import jax
+
+    room = request.path.relative_to(Path(__file__).parent).parts[0]
+    if room not in QUICK_ROOMS or request.config.option.markexpr != "not slow":
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

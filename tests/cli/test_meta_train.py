@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import TINY, mulo, start
+from tests.cli.programs import TINY, inside, mulo, start
 
 
-def train(cwd: Path, out: str, *more: str, **settings):
-    return mulo("meta-train", *TINY, "--out", out, *more, cwd=cwd, **settings)
+def train(cwd: Path, out: str, *more: str, run=inside, **settings):
+    return run("meta-train", *TINY, "--out", out, *more, cwd=cwd, **settings)
 
 
 def checksums(run: Path) -> tuple[str, str]:
@@ -73,7 +73,8 @@ def test_the_summary_line_says_what_to_run_next(tmp_path, finished):
 @pytest.mark.parametrize(
     ("number", "code"),
     [
-        (signal.SIGKILL, -9),
+        # of SIGKILL tests/faults makes certain
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
         (signal.SIGINT, 130),
     ],
@@ -242,7 +243,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     ],
 )
 def test_a_wrong_word_gets_one_sentence_and_a_hint(tmp_path, arguments, said, hinted):
-    refused = mulo("meta-train", *arguments, "--out", "run", cwd=tmp_path)
+    refused = inside("meta-train", *arguments, "--out", "run", cwd=tmp_path)
     assert refused.returncode == 2
     message, hint = refused.stderr.split("hint: ")
     assert "error: " in message
@@ -270,13 +271,13 @@ def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path):
     assert "cannot write" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert "defect of mulo" not in refused.stderr
-    debugged = train(tmp_path, "file/run", MULO_DEBUG="1")
+    debugged = train(tmp_path, "file/run", run=mulo, MULO_DEBUG="1")
     assert "Traceback" in debugged.stderr
 
 
 def test_a_disk_that_refuses_a_checkpoint_loses_nothing(tmp_path, finished):
     """A limit on file sizes stands in for a full disk: small files fit, a checkpoint does not."""
-    refused = train(tmp_path, "run", file_size=20_000)
+    refused = train(tmp_path, "run", run=mulo, file_size=20_000)
     assert refused.returncode == 1, refused.stderr
     assert "cannot write a checkpoint" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -296,7 +297,7 @@ def test_a_disk_that_refuses_a_checkpoint_loses_nothing(tmp_path, finished):
     ],
 )
 def test_a_dry_run_tells_the_cost_without_data_and_runs_nothing(tmp_path, recipe, numbers, scale):
-    done = mulo("meta-train", "--recipe", recipe, "--scale", scale, "--dry-run", cwd=tmp_path)
+    done = inside("meta-train", "--recipe", recipe, "--scale", scale, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["recipe"]["scale"] == scale

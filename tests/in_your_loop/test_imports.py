@@ -16,7 +16,7 @@ def init(width):
 roles = mulo.infer_roles(init(8), init(16))
 tx = mulo.learned_optimizer("mulo-m-desk", roles=roles, num_steps=10)
 params = init(16)(jax.random.key(0))
-updates, state = tx.update(params, tx.init(params), params)
+updates, state = jax.jit(tx.update)(params, tx.init(params), params)
 print(sorted(updates))
 """
 

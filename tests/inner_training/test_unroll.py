@@ -113,9 +113,10 @@ def test_two_optimizers_see_the_same_data(task):
             built = make(entry.defaults, task.roles, jnp.int32(2))
             state = init_inner_state(task, built, jax.random.key(2))
             run = jax.jit(functools.partial(unroll, task, built))
-            found.append(run(state, task.data, KEY, jnp.array([3, 4]))[1])
+            found.append(run(state, task.data, KEY, jnp.array([3, 4, 5]))[1])
     assert float(found[0][0]) == pytest.approx(float(found[1][0]), rel=ROUNDING)
-    assert float(found[0][1]) != float(found[1][1])
+    # the first step moves the (zero) readout alone, which both move alike
+    assert float(found[0][2]) != pytest.approx(float(found[1][2]), rel=ROUNDING)
 
 
 def test_an_optimizer_is_offered_the_loss_and_the_params_of_its_gradient(task, start):

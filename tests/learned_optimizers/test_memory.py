@@ -40,6 +40,11 @@ REST = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_programs():
+    """Leave out tests' own: what is counted here is the memory of programs that users get."""
+
+
 def temporaries(name: str, hidden_size: int, shapes: list[tuple[int, ...]], donate: bool) -> float:
     """Return the floats of temporaries per parameter of one compiled step."""
     learned = make(name, hidden_size=hidden_size)

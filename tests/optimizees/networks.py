@@ -1,5 +1,7 @@
 """Every optimizee on small examples of what it reads, and its params by name."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,12 +53,23 @@ def start(
 ):
     """Return a network and its params."""
     network = build(name, mup, width, depth, **options)
-    return network, jax.jit(network_init(network, example(name)))(jax.random.key(seed))
+    return network, compiled_init(network, name)(jax.random.key(seed))
+
+
+@functools.cache
+def compiled_init(network, name: str):
+    """Return `init(key)`, compiled once for equal networks."""
+    return jax.jit(network_init(network, example(name)))
+
+
+@functools.cache
+def compiled_apply(network):
+    return jax.jit(network.apply)
 
 
 def apply(network, params, inputs):
     """Return logits; compiled, because op by op is slower by far."""
-    return jax.jit(network.apply)({"params": params}, inputs)
+    return compiled_apply(network)({"params": params}, inputs)
 
 
 def shaken(params, key, by: float = 0.1):
