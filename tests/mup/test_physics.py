@@ -82,11 +82,13 @@ def test_mup_keeps_the_update_of_a_hidden_layer_from_growing_with_width():
         task = digits_task(width, "mup")
         optimizer = hand_designed("muadam", 1e-2)(task.roles)
         state = init_inner_state(task, optimizer, jax.random.key(0))
+        gradients_of = jax.jit(jax.grad(lambda p, b, t=task: t.loss(p, b)[0]))
+        update = jax.jit(optimizer.update)
         # one step moves the (zero) readout; only then do hidden layers get gradients
         for step in range(2):
             batch = task.batch(task.data, jax.random.key(1), jnp.int32(step))
-            gradients = jax.grad(lambda p, b=batch, t=task: t.loss(p, b)[0])(state.params)
-            updates, opt_state = optimizer.update(gradients, state.optimizer_state, state.params)
+            gradients = gradients_of(state.params, batch)
+            updates, opt_state = update(gradients, state.optimizer_state, state.params)
             state = state._replace(
                 params=optax.apply_updates(state.params, updates), optimizer_state=opt_state
             )

@@ -53,7 +53,9 @@ def moved(params):
     return jax.tree.unflatten(tree, [x + step for x, step in zip(leaves, steps, strict=True)])
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network", ["mlp", "mlp, stacked", pytest.param("gpt", marks=pytest.mark.slow)]
+)
 def test_traced_multipliers_equal_those_of_the_network(network):
     options = ",".join(f"{name}={value}" for name, value in GIVEN.items())
     static, plain = task_of(network, options).task, task_of(network).task
