@@ -107,16 +107,15 @@ def test_two_optimizers_see_the_same_data(task):
     """With one start the first losses agree, because the batch is not the optimizer's business."""
     found = []
     with jax.numpy_dtype_promotion("standard"):  # optax raises a weak float to an int32 power
-        for name in ("adamw", "muadam"):
+        for name in ("adamw", "sgd"):
             entry = OPTIMIZERS[name]
             make = entry.under(entry.parametrization)
             built = make(entry.defaults, task.roles, jnp.int32(2))
             state = init_inner_state(task, built, jax.random.key(2))
             run = jax.jit(functools.partial(unroll, task, built))
-            found.append(run(state, task.data, KEY, jnp.array([3, 4, 5]))[1])
+            found.append(run(state, task.data, KEY, jnp.array([3, 4]))[1])
     assert float(found[0][0]) == pytest.approx(float(found[1][0]), rel=ROUNDING)
-    # the first step moves the (zero) readout alone, which both move alike
-    assert float(found[0][2]) != pytest.approx(float(found[1][2]), rel=ROUNDING)
+    assert float(found[0][1]) != pytest.approx(float(found[1][1]), rel=ROUNDING)
 
 
 def test_an_optimizer_is_offered_the_loss_and_the_params_of_its_gradient(task, start):
