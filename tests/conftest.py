@@ -1,5 +1,6 @@
 """Strict mode for every test: no silent dtype promotion, shapes checked, compilations shared."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -16,6 +17,10 @@ for folder in ("MULO_DATA_DIR", "TFDS_DATA_DIR"):  # not what is prepared on thi
 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.pop("MULO_DEBUG", None)
+
+
+gc.set_threshold(10_000, 10, 100)
+"""What jax keeps of thousands of programs is no garbage; looking through it takes a second."""
 
 
 @pytest.fixture(scope="session", autouse=True)
