@@ -19,8 +19,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.pop("MULO_DEBUG", None)
 
 
+# what jax keeps of thousands of programs is no garbage, and looking through it takes a second
 gc.set_threshold(10_000, 10, 100)
-"""What jax keeps of thousands of programs is no garbage; looking through it takes a second."""
 
 
 @pytest.fixture(scope="session", autouse=True)
