@@ -202,29 +202,6 @@ def _build(
     own_horizon = config.loss_feature_horizon
     loss_horizon = jnp.float32(own_horizon) if own_horizon else horizon
 
-    def init(params: Params) -> VeloState:
-        present = roles_of(params, roles)
-        tensors = sum(tensor_count(present[name], p) for name, p in named_leaves(params).items())
-        zeros = jnp.zeros((tensors, theta["lstm_init_state"]["hidden"].shape[1]))
-        return VeloState(
-            updates_done=jnp.zeros((), jnp.int32),
-            accumulators=init_all(params, present),
-            loss_buffer=init_loss_buffer(),
-            lstm=LstmState(zeros, jnp.copy(zeros)),
-        )
-
-    def update_one(
-        rule: UpdateRule,
-        gradient: Array,
-        parameter: Array,
-        old: Accumulators,
-        network: Network,
-        alpha: Array,
-    ) -> tuple[Float[Array, "*p"], Accumulators]:
-        step, new = update_tensor(rule, gradient, parameter, old, network)
-        size = parameter_scale(parameter) if config.parameter_scale else 1.0
-        return alpha * size * step, new
-
     def update(
         updates: Params,
         state: optax.OptState,
@@ -253,7 +230,7 @@ def _build(
         networks = mixed_networks(theta["ff_mod_stack"], says.controls, config.interpolation_scale)
 
         steps, accumulators = update_all(
-            functools.partial(update_one, update_rule),
+            functools.partial(_update_one, config, update_rule),
             lambda role: -config.step_size * update_multiplier(role, rule, config.base_fan_in),
             present,
             updates,
@@ -264,7 +241,37 @@ def _build(
         new_state = VeloState(state.updates_done + 1, accumulators, loss_buffer, lstm_state)
         return steps, new_state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(
+        functools.partial(_init_state, theta, roles), update
+    )
+
+
+def _init_state(theta: Theta, roles: Roles, params: Params) -> VeloState:
+    """Return the state before a run; its first update takes theta's own state of the LSTM."""
+    present = roles_of(params, roles)
+    tensors = sum(tensor_count(present[name], p) for name, p in named_leaves(params).items())
+    zeros = jnp.zeros((tensors, theta["lstm_init_state"]["hidden"].shape[1]))
+    return VeloState(
+        updates_done=jnp.zeros((), jnp.int32),
+        accumulators=init_all(params, present),
+        loss_buffer=init_loss_buffer(),
+        lstm=LstmState(zeros, jnp.copy(zeros)),
+    )
+
+
+def _update_one(
+    config: VeloConfig,
+    rule: UpdateRule,
+    gradient: Array,
+    parameter: Array,
+    old: Accumulators,
+    network: Network,
+    alpha: Array,
+) -> tuple[Float[Array, "*p"], Accumulators]:
+    """Return one tensor's step at the size that the LSTM says, and its new accumulators."""
+    step, new = update_tensor(rule, gradient, parameter, old, network)
+    size = parameter_scale(parameter) if config.parameter_scale else 1.0
+    return alpha * size * step, new
 
 
 def look(
