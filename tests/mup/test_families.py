@@ -107,7 +107,7 @@ def slopes(name: str, parametrization: str, optimizer) -> dict[str, float]:
 )
 def test_under_mup_every_layer_moves_equally_far_at_every_width(name, optimizer):
     found = slopes(name, "mup", optimizer)
-    assert len(found) >= 3
+    assert len(found) >= (3 if name == "mlp" else 4)
     assert np.isfinite([*found.values()]).all()
     assert max(map(abs, found.values())) < TOLERANCE, found
 

@@ -1,6 +1,6 @@
 """What muP is for: with it, networks of all widths train alike; without it, they do not.
 
-The same optimizer with the same hyper-parameters trains MLPs of widths 64 and 1024 on the same
+The same optimizer with the same hyper-parameters trains MLPs of widths 64 to 1024 on the same
 batches. Distance between two loss curves: root mean square of the difference of smoothed log
 losses. Averaging over seeds takes out what initialisation does to a narrow network.
 """
@@ -19,7 +19,7 @@ from mulo_cli.inner_training.unroll import unroll
 from mulo_cli.optimizers.catalogue import OPTIMIZERS
 from tests.worlds import digits_task
 
-WIDTHS = (64, 1024)
+WIDTHS = (64, 256, 1024)
 STEPS, SEEDS, SMOOTHING = 60, 2, 10
 ASSETS = Path(__file__).parent.parent.parent / "assets"
 

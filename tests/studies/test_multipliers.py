@@ -54,7 +54,8 @@ def moved(params):
 
 
 @pytest.mark.parametrize(
-    "network", ["mlp", "mlp, stacked", pytest.param("gpt", marks=pytest.mark.slow)]
+    "network",
+    [pytest.param(name, marks=pytest.mark.slow if name == "gpt" else ()) for name in NETWORKS],
 )
 def test_traced_multipliers_equal_those_of_the_network(network):
     options = ",".join(f"{name}={value}" for name, value in GIVEN.items())
